@@ -1,0 +1,80 @@
+//! The door to time, randomness and ids. Nothing else in the core may ask for them (see `clippy.toml`), so the
+//! simulator owns all three.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+/// Time, randomness and waiting.
+pub trait Env: Debug + Send + Sync + 'static {
+    /// Wall clock: milliseconds since 1970, UTC. May jump; nothing that must be right depends on it (L2).
+    fn now_ms(&self) -> i64;
+    /// Time since some start that never goes back. For waits and ages.
+    fn monotonic(&self) -> Duration;
+    /// 64 random bits.
+    fn random_u64(&self) -> u64;
+    /// Waits.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// A shared [`Env`].
+pub type SharedEnv = Arc<dyn Env>;
+
+/// 128 random bits: a commit id, a topic id, a store id.
+pub fn random_u128(env: &dyn Env) -> u128 {
+    (u128::from(env.random_u64()) << 64) | u128::from(env.random_u64())
+}
+
+/// The machine's own clock, random numbers and timers.
+#[derive(Debug)]
+pub struct SystemEnv {
+    start: std::time::Instant,
+}
+
+impl SystemEnv {
+    /// A shared system environment.
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn shared() -> SharedEnv {
+        Arc::new(Self { start: std::time::Instant::now() })
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the door")]
+impl Env for SystemEnv {
+    fn now_ms(&self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn random_u64(&self) -> u64 {
+        // The operating system's generator: a frozen and copied process (Lambda) must not repeat ids.
+        getrandom::u64().expect("the operating system has random numbers")
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+}
+
+/// Runs heavy work (encoding, decoding) off the async threads where there are several, in place where there is one:
+/// the simulator has one, and so keeps its order.
+pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody will see the answer.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

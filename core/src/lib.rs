@@ -1,0 +1,9 @@
+//! Tidelog: a log with no brokers.
+
+pub mod env;
+pub mod error;
+pub mod limits;
+pub mod record;
+pub mod table;
+
+pub use error::{Error, ErrorKind, Result};

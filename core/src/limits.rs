@@ -1,0 +1,146 @@
+//! Every bound of the log, in one file (law L10). Sizes are bytes unless the name says otherwise; units stand last.
+//!
+//! The relations between bounds are asserted at compile time, at the end of the file.
+
+/// Longest topic name, in bytes (Kafka's limit).
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Most partitions of one topic.
+pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
+/// Most topics of one store.
+pub const TOPICS_MAX: usize = 100_000;
+/// Most configuration entries of one topic.
+pub const CONFIG_ENTRIES_MAX: usize = 32;
+/// Longest configuration value.
+pub const CONFIG_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Largest record: key, value and headers together. A topic may allow less (`max.message.bytes`), never more.
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+/// What a topic allows unless it says otherwise (Kafka's default is 1 MiB too).
+pub const RECORD_BYTES_DEFAULT: usize = 1 << 20;
+/// Longest record key.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Most headers of one record.
+pub const HEADERS_PER_RECORD_MAX: usize = 128;
+/// Longest header key.
+pub const HEADER_KEY_BYTES_MAX: usize = 1_024;
+/// Largest header value.
+pub const HEADER_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Earliest record timestamp, in microseconds: 1970-01-01T00:00:00Z.
+pub const TIMESTAMP_US_MIN: i64 = 0;
+/// Latest record timestamp, in microseconds: 9999-12-31T23:59:59.999999Z.
+pub const TIMESTAMP_US_MAX: i64 = 253_402_300_799_999_999;
+
+/// All inline batches of one commit together (R8). Above it a flush becomes a segment.
+pub const INLINE_BYTES_MAX: usize = 4 << 10;
+/// Raw bytes at which an open batch is sealed, whatever its linger.
+pub const SEGMENT_RAW_BYTES: usize = 4 << 20;
+/// Raw bytes one segment may hold at most: an open batch plus one record.
+pub const SEGMENT_RAW_BYTES_MAX: usize = SEGMENT_RAW_BYTES + RECORD_BYTES_MAX;
+/// Largest segment object that a reader accepts.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// Most rows of one segment.
+pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
+/// A slice of at least this many raw bytes has a row group of its own.
+pub const ROW_GROUP_OWN_BYTES: usize = 64 << 10;
+/// Smaller neighbours share a row group of at most this many raw bytes.
+pub const ROW_GROUP_SHARED_BYTES_MAX: usize = 256 << 10;
+/// Most row groups of one segment.
+pub const ROW_GROUPS_MAX: usize = 4_096;
+
+/// Slices planned into one commit.
+pub const SLICES_PER_COMMIT: usize = 300;
+/// Body bytes planned for one commit.
+pub const COMMIT_BYTES_PLANNED: usize = 32 << 10;
+/// A larger commit is refused before the put (DynamoDB's item limit is 400 KB).
+pub const COMMIT_BYTES_MAX: usize = 350_000;
+/// Most actions of one commit.
+pub const ACTIONS_PER_COMMIT_MAX: usize = 4_096;
+/// Most batches of one slice.
+pub const BATCHES_PER_SLICE_MAX: usize = 65_536;
+/// Sizes and counts of a decoded checkpoint stop here.
+pub const CHECKPOINT_BYTES_MAX: usize = 256 << 20;
+/// Commits after which a checkpoint is due.
+pub const CHECKPOINT_COMMITS: u64 = 1_000;
+/// Commit body bytes after which a checkpoint is due.
+pub const CHECKPOINT_COMMIT_BYTES: u64 = 512 << 10;
+/// Bodies below this size are not worth a strip.
+pub const STRIP_BYTES_MIN: usize = 512;
+/// Items of one page of a range read.
+pub const PAGE_ITEMS: usize = 1_000;
+/// Bytes of one page of a range read (DynamoDB's page).
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Batches of one producer in one partition that a duplicate is answered from (Kafka's five).
+pub const PRODUCER_WINDOW: usize = 5;
+/// Producers one partition remembers before the oldest are due to expire.
+pub const PRODUCERS_PER_PARTITION: usize = 1_000;
+/// Leader epochs one partition remembers.
+pub const LEADER_EPOCHS_KEPT: usize = 5;
+/// Longest consumer group name, member name and leader address.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest metadata string stored beside a group offset (Kafka's limit).
+pub const GROUP_METADATA_BYTES_MAX: usize = 4_096;
+/// Group offsets in one request.
+pub const GROUP_OFFSETS_PER_COMMIT_MAX: usize = 1_000;
+/// Most consumer groups of one store.
+pub const GROUPS_MAX: usize = 100_000;
+
+/// Bytes that `send` may hold unacknowledged before it waits.
+pub const BUFFER_BYTES_DEFAULT: usize = 64 << 20;
+/// Time a batch waits for company before it is sealed.
+pub const LINGER_MS_DEFAULT: u64 = 5;
+/// Longest linger that is accepted.
+pub const LINGER_MS_MAX: u64 = 60_000;
+/// Segment uploads under way at once.
+pub const UPLOADS_MAX: usize = 4;
+/// Attempts at one object request before its error is passed on.
+pub const OBJECT_ATTEMPTS_MAX: u32 = 5;
+/// One object request, at most.
+pub const OBJECT_TIMEOUT_MS: u64 = 10_000;
+/// One table request, at most.
+pub const TABLE_TIMEOUT_MS: u64 = 5_000;
+/// How long a commit is looked for before its callers are told `Unknown`; it goes on being settled.
+pub const SETTLE_MS_MAX: u64 = 15_000;
+/// Evidence of the head younger than this saves the tail read before a put.
+pub const HEAD_EVIDENCE_MS: u64 = 20;
+/// An empty fetch needs a tail read at most this old (L4).
+pub const EMPTY_FETCH_AGE_MS: u64 = 1_000;
+/// Tail polls start here…
+pub const POLL_MS_MIN: u64 = 50;
+/// … and double up to here.
+pub const POLL_MS_MAX: u64 = 1_000;
+/// … once this long has passed without a commit.
+pub const POLL_QUIET_MS: u64 = 2_000;
+/// A clock further than this from the store's refuses to append.
+pub const CLOCK_SKEW_MS_MAX: i64 = 300_000;
+/// Silence of a leader after which it may be replaced.
+pub const LEADER_SILENCE_MS: u64 = 10_000;
+/// Age an object must have before it can be swept.
+pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
+
+/// Bytes one fetch returns at most, unless its first record alone is larger.
+pub const FETCH_BYTES_DEFAULT: usize = 8 << 20;
+/// Records one fetch returns at most.
+pub const FETCH_RECORDS_DEFAULT: usize = 100_000;
+/// Objects up to this size are read whole.
+pub const WHOLE_OBJECT_BYTES: u64 = 1 << 20;
+/// Bytes of verified segments kept by a reader.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+
+const _: () = {
+    assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX);
+    assert!(KEY_BYTES_MAX <= RECORD_BYTES_MAX);
+    assert!(SEGMENT_RAW_BYTES_MAX < SEGMENT_BYTES_MAX, "a raw segment fits its own limit");
+    assert!(SEGMENT_BYTES_MAX <= u32::MAX as usize, "positions in a segment are u32");
+    assert!(ROW_GROUP_OWN_BYTES <= ROW_GROUP_SHARED_BYTES_MAX);
+    assert!(INLINE_BYTES_MAX < COMMIT_BYTES_PLANNED);
+    assert!(COMMIT_BYTES_PLANNED * 2 < COMMIT_BYTES_MAX, "one group commit may overshoot its plan");
+    assert!(COMMIT_BYTES_MAX < 400_000, "DynamoDB's item limit");
+    assert!(CHECKPOINT_COMMIT_BYTES <= PAGE_BYTES as u64, "the tail after a checkpoint is one page");
+    assert!(CHECKPOINT_COMMITS <= PAGE_ITEMS as u64);
+    assert!(POLL_MS_MIN < POLL_MS_MAX && POLL_MS_MAX <= EMPTY_FETCH_AGE_MS);
+    assert!(HEAD_EVIDENCE_MS < POLL_MS_MIN);
+    assert!(TABLE_TIMEOUT_MS * 2 < SETTLE_MS_MAX, "one look and one repeat fit before Unknown");
+    assert!(BUFFER_BYTES_DEFAULT >= UPLOADS_MAX * SEGMENT_RAW_BYTES);
+    assert!(RECORD_BYTES_MAX <= BUFFER_BYTES_DEFAULT);
+};

@@ -1,0 +1,255 @@
+//! 1 · The record: what producers send and consumers get, and its hash.
+//!
+//! Pure: no clock, no I/O. The simulator's oracle shares this module with the log, and nothing else.
+
+use std::ops::Add;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// A record's position in its partition. The first is 0.
+pub type Offset = u64;
+
+/// A topic's id: 128 random bits, never used again after the topic is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub u128);
+
+impl std::fmt::Display for TopicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Debug for TopicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A record as a producer gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Microseconds since 1970, UTC; `None`: the time at which `send` was called.
+    pub timestamp_us: Option<i64>,
+    /// Decides the partition when there is one.
+    pub key: Option<Bytes>,
+    /// `None` is Kafka's null (a tombstone), which is not the same as empty.
+    pub value: Option<Bytes>,
+    /// In order; keys may repeat.
+    pub headers: Vec<Header>,
+}
+
+/// A record header. The same key may occur more than once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// UTF-8, may be empty.
+    pub key: String,
+    /// `None` is null.
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    /// A record with a value and nothing else.
+    pub fn value(value: impl Into<Bytes>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record with a key and a value.
+    pub fn keyed(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
+    }
+
+    /// Bytes of key, value and headers: what the record limits count.
+    pub fn payload_bytes(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|h| h.key.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+
+    /// Checks every field against its limit; `record_bytes_max` is the topic's. The error names field and limit.
+    pub fn validate(&self, record_bytes_max: usize) -> Result<()> {
+        if let Some(key) = &self.key {
+            Error::check_size("key", key.len(), limits::KEY_BYTES_MAX)?;
+        }
+        Error::check_size("headers", self.headers.len(), limits::HEADERS_PER_RECORD_MAX)?;
+        for header in &self.headers {
+            Error::check_size("header key", header.key.len(), limits::HEADER_KEY_BYTES_MAX)?;
+            if let Some(value) = &header.value {
+                Error::check_size("header value", value.len(), limits::HEADER_VALUE_BYTES_MAX)?;
+            }
+        }
+        Error::check_size("record", self.payload_bytes(), record_bytes_max.min(limits::RECORD_BYTES_MAX))?;
+        if let Some(timestamp_us) = self.timestamp_us {
+            check_timestamp(timestamp_us)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a timestamp outside the years 1970 to 9999.
+pub fn check_timestamp(timestamp_us: i64) -> Result<()> {
+    if (limits::TIMESTAMP_US_MIN..=limits::TIMESTAMP_US_MAX).contains(&timestamp_us) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "timestamp",
+        format!(
+            "{timestamp_us} µs is outside {}..={} (the years 1970 to 9999)",
+            limits::TIMESTAMP_US_MIN,
+            limits::TIMESTAMP_US_MAX
+        ),
+    ))
+}
+
+/// A record as a consumer gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerRecord {
+    /// Its position in the partition.
+    pub offset: Offset,
+    /// Microseconds since 1970, UTC. Under `LogAppendTime` the time of its commit.
+    pub timestamp_us: i64,
+    /// Key, if any.
+    pub key: Option<Bytes>,
+    /// Value, or null.
+    pub value: Option<Bytes>,
+    /// Headers in order.
+    pub headers: Vec<Header>,
+}
+
+/// Hashes one record: xxh3-128 of topic id, partition, stored timestamp, key, value and headers, big-endian:
+/// id 16 bytes, partition u32, timestamp i64 µs, key and value as u32 length (`u32::MAX`: null) and bytes,
+/// u32 header count, each header the same way.
+#[derive(Clone)]
+pub struct RecordHasher {
+    prefix: [u8; 20],
+}
+
+impl RecordHasher {
+    /// For the records of one partition.
+    pub fn new(topic: TopicId, partition: u32) -> Self {
+        let mut prefix = [0; 20];
+        prefix[..16].copy_from_slice(&topic.0.to_be_bytes());
+        prefix[16..].copy_from_slice(&partition.to_be_bytes());
+        Self { prefix }
+    }
+
+    /// The hash of one record.
+    pub fn hash<'a>(
+        &self,
+        timestamp_us: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> u128 {
+        // One buffer for the fixed part keeps the hasher's calls few; `value` is hashed where it lies.
+        let mut hasher = Xxh3::new();
+        let mut fixed = [0u8; 32];
+        fixed[..20].copy_from_slice(&self.prefix);
+        fixed[20..28].copy_from_slice(&timestamp_us.to_be_bytes());
+        fixed[28..].copy_from_slice(&length(key));
+        hasher.update(&fixed);
+        hasher.update(key.unwrap_or_default());
+        hasher.update(&length(value));
+        hasher.update(value.unwrap_or_default());
+        hasher.update(&(headers.len() as u32).to_be_bytes());
+        for (key, value) in headers {
+            hasher.update(&length(Some(key)));
+            hasher.update(key);
+            hasher.update(&length(value));
+            hasher.update(value.unwrap_or_default());
+        }
+        hasher.digest128()
+    }
+}
+
+fn length(bytes: Option<&[u8]>) -> [u8; 4] {
+    bytes.map_or(u32::MAX, |b| b.len() as u32).to_be_bytes()
+}
+
+/// The record sum of a run of records: (Σh, Σk·h) mod 2¹²⁸, with h the record's hash and k its place in the run,
+/// from 0. Order and content both count; two runs can be joined without their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct RecordSum {
+    /// Σh.
+    pub hashes: u128,
+    /// Σk·h.
+    pub places: u128,
+}
+
+impl RecordSum {
+    /// Adds the record at place `k`.
+    pub fn push(&mut self, k: u64, hash: u128) {
+        self.hashes = self.hashes.wrapping_add(hash);
+        self.places = self.places.wrapping_add(hash.wrapping_mul(u128::from(k)));
+    }
+
+    /// The same records, `by` places further on.
+    pub fn shifted(self, by: u64) -> Self {
+        Self {
+            hashes: self.hashes,
+            places: self.places.wrapping_add(self.hashes.wrapping_mul(u128::from(by))),
+        }
+    }
+}
+
+impl Add for RecordSum {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            hashes: self.hashes.wrapping_add(other.hashes),
+            places: self.places.wrapping_add(other.places),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_join_without_the_records() {
+        let hashes: Vec<u128> = (1..=7u128).map(|i| i * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834).collect();
+        let sum = |hashes: &[u128]| {
+            let mut sum = RecordSum::default();
+            hashes.iter().enumerate().for_each(|(k, h)| sum.push(k as u64, *h));
+            sum
+        };
+        assert_eq!(sum(&hashes), sum(&hashes[..3]) + sum(&hashes[3..]).shifted(3));
+        let mut swapped = hashes.clone();
+        swapped.swap(1, 2);
+        assert_ne!(sum(&hashes), sum(&swapped), "order counts");
+    }
+
+    #[test]
+    fn every_field_counts_in_the_hash() {
+        let hasher = RecordHasher::new(TopicId(1), 2);
+        let none: [(&[u8], Option<&[u8]>); 0] = [];
+        let base = hasher.hash(3, None, Some(b"v"), none.into_iter());
+        assert_ne!(base, hasher.hash(4, None, Some(b"v"), none.into_iter()));
+        assert_ne!(base, hasher.hash(3, Some(b""), Some(b"v"), none.into_iter()), "null is not empty");
+        assert_ne!(base, hasher.hash(3, Some(b"v"), None, none.into_iter()));
+        assert_ne!(base, hasher.hash(3, None, Some(b"v"), [(&b"h"[..], None)].into_iter()));
+        assert_ne!(base, RecordHasher::new(TopicId(1), 3).hash(3, None, Some(b"v"), none.into_iter()));
+        assert_ne!(base, RecordHasher::new(TopicId(2), 2).hash(3, None, Some(b"v"), none.into_iter()));
+    }
+
+    #[test]
+    fn limits_name_the_field() {
+        let long = Bytes::from(vec![0; limits::KEY_BYTES_MAX + 1]);
+        let error = Record::keyed(long, "").validate(limits::RECORD_BYTES_MAX).unwrap_err();
+        assert_eq!(error.to_string(), "key is too large: 65537, limit 65536");
+        let mut late = Record::value("x");
+        late.timestamp_us = Some(limits::TIMESTAMP_US_MAX + 1);
+        assert!(late.validate(10).unwrap_err().to_string().contains("timestamp is invalid"));
+        assert!(
+            Record::value("xx")
+                .validate(1)
+                .unwrap_err()
+                .to_string()
+                .contains("record is too large: 2, limit 1")
+        );
+    }
+}

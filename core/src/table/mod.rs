@@ -1,0 +1,112 @@
+//! The metadata table: the port through which commits are put and read. One file per adapter, one contract for all.
+//!
+//! A table holds [`Item`]s under (`pk`, `sk`). The log asks only for what DynamoDB gives in one request: put if absent
+//! (answering with what is there), a point read, the newest item, a range, a replacement and a deletion on condition.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// One item. A ledger's items are its commits (`pk` = `era/ledger`, `sk` = slot).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Sort key: the slot of a commit.
+    pub sk: u64,
+    /// The commit id: one slot and one body, for ever.
+    pub id: u128,
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
+    /// `None`: a stub, stripped of its body.
+    pub body: Option<Bytes>,
+    /// The kinds of its actions in plain words, for stream filters and people; never for replay.
+    pub hint: String,
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every write answered before the read began.
+    Strong,
+    /// May be behind.
+    Eventual,
+}
+
+/// An answer, with the time the store gave it, where it has a clock of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The store's clock, milliseconds since 1970.
+    pub store_time_ms: Option<i64>,
+}
+
+/// What put if absent found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// Nothing was there; the item is stored and durable.
+    Stored,
+    /// This was there, whole (or a stub); nothing was changed.
+    Exists(Item),
+}
+
+/// A run of items in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The items.
+    pub items: Vec<Item>,
+    /// The page ended at its limit, not at the end: ask again from the last item's `sk + 1`.
+    pub more: bool,
+}
+
+/// Why a request has no answer (L3). The difference is what decides between losing and duplicating records.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TableError {
+    /// Definitely not applied, and it will never be: the request itself is refused (validation, access denied).
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Definitely not applied; later it may be (throttled, locked).
+    #[error("throttled: {0}")]
+    Throttled(String),
+    /// No answer: a write may have been applied, may be applied later, or never.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// The table's own storage is damaged.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+/// A result of a table request.
+pub type TableResult<T> = Result<Answer<T>, TableError>;
+
+/// The metadata table.
+///
+/// **The law:** if `put_if_absent` answers `Stored`, the item is durable, no other item was or ever will be stored
+/// under that key, and every strong read that begins later sees it.
+#[async_trait]
+pub trait Table: Debug + Send + Sync + 'static {
+    /// The table's own name, compared with the one in slot 1 (R10). A folder's is `local`.
+    fn name(&self) -> &str;
+
+    /// Stores `item` if nothing is there, else answers with what is.
+    async fn put_if_absent(&self, pk: &str, item: &Item) -> TableResult<Put>;
+
+    /// The item at `sk`.
+    async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>>;
+
+    /// The item with the greatest `sk`.
+    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>>;
+
+    /// Items with `sk >= from`, ascending, at most `limit` and at most a page's bytes.
+    async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page>;
+
+    /// Replaces the item at `item.sk` if the one there has the id `expect`. `false`: it has not, or nothing is there.
+    async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool>;
+
+    /// Deletes the item at `sk` if it has the id `expect`. `false`: it has not, or nothing is there.
+    async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool>;
+}
+
+/// A shared [`Table`].
+pub type SharedTable = Arc<dyn Table>;
