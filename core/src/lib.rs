@@ -2,8 +2,12 @@
 
 pub mod env;
 pub mod error;
+pub mod ledger;
 pub mod limits;
+pub mod plant;
 pub mod record;
+pub mod segment;
 pub mod table;
+pub mod topic;
 
 pub use error::{Error, ErrorKind, Result};

@@ -70,12 +70,15 @@ pub const PAGE_ITEMS: usize = 1_000;
 /// Bytes of one page of a range read (DynamoDB's page).
 pub const PAGE_BYTES: usize = 1 << 20;
 
-/// Batches of one producer in one partition that a duplicate is answered from (Kafka's five).
+/// Batches of one producer in one partition that a duplicate is answered from (Kafka's five). Part of the format:
+/// with another number replays would differ.
 pub const PRODUCER_WINDOW: usize = 5;
 /// Producers one partition remembers before the oldest are due to expire.
 pub const PRODUCERS_PER_PARTITION: usize = 1_000;
-/// Leader epochs one partition remembers.
+/// Leader epochs one partition remembers. Part of the format, too.
 pub const LEADER_EPOCHS_KEPT: usize = 5;
+/// Partitions taken or let go by one commit.
+pub const PARTITIONS_PER_LEAD: usize = 1_000;
 /// Longest consumer group name, member name and leader address.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest metadata string stored beside a group offset (Kafka's limit).

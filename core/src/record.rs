@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn sums_join_without_the_records() {
-        let hashes: Vec<u128> = (1..=7u128).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834)).collect();
+        let hashes: Vec<u128> =
+            (1..=7u128).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834)).collect();
         let sum = |hashes: &[u128]| {
             let mut sum = RecordSum::default();
             hashes.iter().enumerate().for_each(|(k, h)| sum.push(k as u64, *h));

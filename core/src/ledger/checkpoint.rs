@@ -1,0 +1,349 @@
+//! A view as bytes: canonical, so that two processes that replayed the same commits write the same checkpoint.
+//!
+//! Record bodies are not in it: an inline slice is referred to by slot, action and length (R8). Names of segments that
+//! many slices share stand once. Drawn in `docs/FORMAT.md`.
+//!
+//! ```text
+//! u8 version = 1 · slot · 16 id · time_ms · store · level · 2 × option(checkpoint) · floor
+//! list of segments · list of topics (· list of partitions (· slices · producers)) · leaders · groups · pending · dead
+//! 8 checksum = xxh3-64 of all before it
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::action::*;
+use super::codec::*;
+use super::view::*;
+use super::wire::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::plant::{self, Bug};
+use crate::record::TopicId;
+
+/// Version of checkpoints that this release writes.
+pub const CHECKPOINT_VERSION: u8 = 1;
+
+/// Checksum of a checkpoint's bytes, as its commit names it.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// The view's bytes.
+pub fn encode(view: &View) -> Bytes {
+    let mut out = Writer::default();
+    out.u8(CHECKPOINT_VERSION);
+    out.uint(view.slot);
+    out.u128(view.id);
+    out.uint(view.time_ms as u64);
+    out.option(view.store.as_ref(), write_store);
+    out.uint(u64::from(view.level));
+    for named in [&view.checkpoint, &view.checkpoint_before] {
+        out.option(named.as_ref(), |out, named| {
+            checkpoint_name(out, &named.name);
+            out.u64(named.checksum);
+        });
+    }
+    out.uint(view.floor);
+    // Slices refer to segments by their place in this list.
+    let segments: BTreeMap<ObjectRef, u64> = view.objects.keys().copied().zip(0..).collect();
+    out.list(view.objects.iter(), |out, (object, segment)| {
+        object_ref(out, object);
+        write_layout(out, &segment.layout);
+    });
+    out.list(view.topics.iter(), |out, (id, topic)| write_topic(out, *id, topic, &segments));
+    out.list(view.leaders.iter(), |out, (who, leader)| {
+        out.u64(*who);
+        out.bytes(leader.address.as_bytes());
+        out.uint(leader.slot);
+    });
+    out.list(view.groups.iter(), |out, (name, group)| write_group(out, name, group));
+    out.list(view.pending.iter(), |out, (number, pending)| {
+        out.uint(*number);
+        out.u8(u8::from(pending.rewrite));
+        write_l1(out, &pending.objects, &pending.ranges);
+    });
+    out.list(view.dead.iter(), |out, dead| {
+        object_ref(out, &dead.object);
+        out.option(dead.l1, |out, (topic, hour)| {
+            out.u128(topic.0);
+            out.uint(u64::from(hour));
+        });
+        out.uint(dead.slot);
+        out.uint(dead.time_ms as u64);
+    });
+    out.u64(checksum(out.as_slice()));
+    out.into_bytes()
+}
+
+/// The view that `bytes` hold; `what` names them in errors.
+pub fn decode(what: &str, bytes: &Bytes) -> Result<View> {
+    if bytes.len() < 9 || bytes.len() > limits::CHECKPOINT_BYTES_MAX {
+        return Err(Error::damaged(what, format!("{} bytes long", bytes.len())));
+    }
+    if bytes[0] != CHECKPOINT_VERSION {
+        let what = format!("{what} has version {}, known are up to {CHECKPOINT_VERSION}", bytes[0]);
+        return Err(Error::Newer { what });
+    }
+    let summed = bytes.slice(..bytes.len() - 8);
+    if bytes[bytes.len() - 8..] != checksum(&summed).to_be_bytes() {
+        return Err(Error::damaged(what, "checksum does not match"));
+    }
+    let mut from = Reader::new(what, &summed);
+    let view = read_view(&mut from)?;
+    from.end()?;
+    Ok(view)
+}
+
+fn read_view(from: &mut Reader<'_>) -> Result<View> {
+    from.u8()?;
+    let mut view = View {
+        slot: from.uint()?,
+        id: from.u128()?,
+        time_ms: from.small()?,
+        store: from.option(read_store)?,
+        level: from.small()?,
+        checkpoint: from.option(read_named)?,
+        checkpoint_before: from.option(read_named)?,
+        floor: from.uint()?,
+        ..View::default()
+    };
+    if view.level > LEVEL {
+        return Err(Error::Newer { what: format!("level {}, known are up to {LEVEL}", view.level) });
+    }
+    let mut segments: Vec<(ObjectRef, Arc<Layout>, u32)> =
+        from.list(27, |from| Ok((read_object_ref(from)?, Arc::new(read_layout(from)?), 0)))?;
+    for (id, topic) in from.list(22, |from| read_topic(from, &mut segments))? {
+        view.names.insert(topic.name.clone(), id);
+        view.topics.insert(id, topic);
+    }
+    view.objects =
+        segments.into_iter().map(|(object, layout, slices)| (object, Segment { layout, slices })).collect();
+    let leaders = from.list(10, |from| {
+        Ok((from.u64()?, Leader { address: from.string()?, slot: from.uint()?, partitions: 0 }))
+    })?;
+    view.leaders = leaders.into_iter().collect();
+    for partition in view.topics.values().flat_map(|t| &t.partitions) {
+        if let Some(leader) = partition.leader.and_then(|who| view.leaders.get_mut(&who)) {
+            leader.partitions += 1;
+        }
+    }
+    view.groups = from.list(6, read_group)?.into_iter().collect();
+    let pending = from.list(4, |from| {
+        let (number, rewrite) = (from.uint()?, from.u8()? != 0);
+        let (objects, ranges) = read_l1(from)?;
+        Ok((number, Pending { rewrite, objects, ranges }))
+    })?;
+    view.pending = pending.into_iter().collect();
+    view.dead = from.list(22, |from| {
+        Ok(Dead {
+            object: read_object_ref(from)?,
+            l1: from.option(|from| Ok((TopicId(from.u128()?), from.small()?)))?,
+            slot: from.uint()?,
+            time_ms: from.small()?,
+        })
+    })?;
+    Ok(view)
+}
+
+use crate::segment::Layout;
+
+fn read_named(from: &mut Reader<'_>) -> Result<Checkpoint> {
+    Ok(Checkpoint { name: read_checkpoint_name(from)?, checksum: from.u64()? })
+}
+
+fn write_topic(out: &mut Writer, id: TopicId, topic: &Topic, segments: &BTreeMap<ObjectRef, u64>) {
+    out.u128(id.0);
+    out.bytes(topic.name.as_bytes());
+    out.uint(topic.created_ms as u64);
+    out.uint(topic.generation);
+    out.list(topic.config.iter(), |out, (key, value)| {
+        out.bytes(key.as_bytes());
+        out.bytes(value.as_bytes());
+    });
+    out.list(topic.partitions.iter(), |out, partition| write_partition(out, partition, segments));
+}
+
+type Segments = [(ObjectRef, Arc<Layout>, u32)];
+
+fn read_topic(from: &mut Reader<'_>, segments: &mut Segments) -> Result<(TopicId, Topic)> {
+    let id = TopicId(from.u128()?);
+    let topic = Topic {
+        name: from.string()?,
+        created_ms: from.small()?,
+        generation: from.uint()?,
+        config: from.list(2, |from| Ok((from.string()?, from.string()?)))?.into_iter().collect(),
+        partitions: from.list(8, |from| read_partition(from, segments))?,
+    };
+    Ok((id, topic))
+}
+
+fn write_partition(out: &mut Writer, partition: &Partition, segments: &BTreeMap<ObjectRef, u64>) {
+    out.uint(partition.log_start);
+    out.uint(partition.next);
+    out.uint(partition.indexed_to);
+    out.option(partition.leader, Writer::u64);
+    out.list(partition.epochs.iter(), |out, (epoch, start)| {
+        out.uint(u64::from(*epoch));
+        out.uint(*start);
+    });
+    out.int(partition.time_us_before);
+    let mut before = (0, 0);
+    out.list(partition.slices.iter(), |out, slice| {
+        write_slice(out, slice, before, segments);
+        before = (slice.slot, slice.append_ms);
+    });
+    let none = BTreeMap::new();
+    let producers = match plant::on(Bug::CheckpointWithoutProducers) {
+        true => &none,
+        false => &partition.producers,
+    };
+    out.list(producers.iter(), |out, (key, producer)| write_producer(out, key, producer));
+}
+
+fn read_partition(from: &mut Reader<'_>, segments: &mut Segments) -> Result<Partition> {
+    let mut partition = Partition {
+        log_start: from.uint()?,
+        next: from.uint()?,
+        indexed_to: from.uint()?,
+        leader: from.option(Reader::u64)?,
+        epochs: from.list(2, |from| Ok((from.small()?, from.uint()?)))?.into(),
+        time_us_before: from.int()?,
+        ..Partition::default()
+    };
+    let (mut before, mut running, mut rows) = ((0, 0), partition.time_us_before, 0u64);
+    let mut slices: VecDeque<Slice> = from
+        .list(40, |from| {
+            let mut slice = read_slice(from, before, segments)?;
+            before = (slice.slot, slice.append_ms);
+            let time_us_max = match slice.time_type {
+                TimestampType::CreateTime => slice.time_us.1,
+                TimestampType::LogAppendTime => slice.append_ms.saturating_mul(1_000),
+            };
+            running = running.max(time_us_max);
+            slice.time_us_running = running;
+            // Offsets are dense up to `next`, so the bases need no bytes.
+            slice.base = rows;
+            rows = rows.checked_add(slice.rows).ok_or_else(|| from.error("rows past 2^64"))?;
+            Ok(slice)
+        })?
+        .into();
+    let Some(first) = partition.next.checked_sub(rows) else {
+        return Err(from.error(format!("{rows} unmerged rows, but the end is {}", partition.next)));
+    };
+    slices.iter_mut().for_each(|slice| slice.base += first);
+    partition.slices = slices;
+    partition.producers = from.list(5, read_producer)?.into_iter().collect();
+    Ok(partition)
+}
+
+fn write_slice(
+    out: &mut Writer,
+    slice: &Slice,
+    (slot, append_ms): (u64, i64),
+    segments: &BTreeMap<ObjectRef, u64>,
+) {
+    match &slice.place {
+        // 0: inline, else one more than the place in the list.
+        Place::Object(object, _) => out.uint(1 + segments.get(object).copied().unwrap_or(u64::MAX - 1)),
+        Place::Inline { action, length } => {
+            out.uint(0);
+            out.uint(u64::from(*action));
+            out.uint(u64::from(*length));
+        }
+    }
+    out.uint(slice.rows);
+    out.uint(slice.slot - slot);
+    out.int(slice.append_ms - append_ms);
+    out.uint(u64::from(slice.group));
+    out.uint(slice.first_row);
+    times(out, slice.time_us);
+    out.u8(time_type(slice.time_type));
+    record_sum(out, &slice.sum);
+}
+
+fn read_slice(
+    from: &mut Reader<'_>,
+    (slot, append_ms): (u64, i64),
+    segments: &mut Segments,
+) -> Result<Slice> {
+    let place = match from.uint()? {
+        0 => Place::Inline { action: from.small()?, length: from.small()? },
+        place => {
+            let known = usize::try_from(place - 1).ok().and_then(|place| segments.get_mut(place));
+            let (object, layout, slices) = known.ok_or_else(|| from.error("a slice of no segment"))?;
+            *slices += 1;
+            Place::Object(*object, layout.clone())
+        }
+    };
+    let past = |from: &Reader<'_>| from.error("a number past 2^63");
+    Ok(Slice {
+        base: 0,
+        rows: from.uint()?,
+        slot: slot.checked_add(from.uint()?).ok_or_else(|| past(from))?,
+        append_ms: append_ms.checked_add(from.int()?).ok_or_else(|| past(from))?,
+        place,
+        group: from.small()?,
+        first_row: from.uint()?,
+        time_us: read_times(from)?,
+        time_us_running: 0,
+        time_type: read_time_type(from)?,
+        sum: read_record_sum(from)?,
+    })
+}
+
+fn write_producer(out: &mut Writer, key: &ProducerKey, producer: &Producer) {
+    producer_key(out, key);
+    out.uint(u64::from(producer.epoch));
+    out.list(producer.window.iter(), |out, window| {
+        out.uint(window.first);
+        out.uint(window.last - window.first);
+        out.uint(window.base);
+        out.uint(window.append_ms as u64);
+    });
+}
+
+fn read_producer(from: &mut Reader<'_>) -> Result<(ProducerKey, Producer)> {
+    let kind = from.u8()?;
+    let key = read_producer_key(kind, from)?;
+    let epoch = from.small()?;
+    let window: Vec<Window> = from.list(4, |from| {
+        let (first, length) = (from.uint()?, from.uint()?);
+        let last = first.checked_add(length).ok_or_else(|| from.error("a sequence past 2^64"))?;
+        Ok(Window { first, last, base: from.uint()?, append_ms: from.small()? })
+    })?;
+    Ok((key, Producer { epoch, window: window.into() }))
+}
+
+fn write_group(out: &mut Writer, name: &str, group: &Group) {
+    out.bytes(name.as_bytes());
+    out.uint(group.last_ms as u64);
+    out.int(i64::from(group.generation));
+    out.list(group.offsets.iter(), |out, ((topic, partition), stored)| {
+        out.u128(topic.0);
+        out.uint(u64::from(*partition));
+        out.uint(stored.offset);
+        out.int(i64::from(stored.leader_epoch));
+        out.bytes(stored.metadata.as_bytes());
+        out.uint(stored.time_ms as u64);
+    });
+}
+
+fn read_group(from: &mut Reader<'_>) -> Result<(String, Group)> {
+    let name = from.string()?;
+    let (last_ms, generation) = (from.small()?, read_i32(from)?);
+    let offsets = from.list(21, |from| {
+        let key = (TopicId(from.u128()?), from.small()?);
+        let stored = Stored {
+            offset: from.uint()?,
+            leader_epoch: read_i32(from)?,
+            metadata: from.string()?,
+            time_ms: from.small()?,
+        };
+        Ok((key, stored))
+    })?;
+    Ok((name, Group { last_ms, generation, offsets: offsets.into_iter().collect() }))
+}
