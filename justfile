@@ -1,0 +1,58 @@
+# Every command of the project. CI runs `./test`, whose stages call the same scripts.
+
+# The recipes.
+default:
+    @just --list --unsorted
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# Format check, clippy and rustdoc, warnings denied.
+lint:
+    ./test fmt clippy doc
+
+# Everything that CI runs, or the named stages (`./test --list`).
+test *stages:
+    ./test {{ stages }}
+
+# Simulator: `just sim --seeds 0..1000`, or `just sim --seed 7` with a trace to read.
+sim *args:
+    cargo run --quiet --package tidelog-sim -- {{ args }}
+
+# What takes longer than half an hour; the dated output is kept.
+nightly *stages:
+    mkdir -p bench/results
+    bash -o pipefail -c './test --nightly {{ stages }} 2>&1 | tee "bench/results/$(date -u +%F)-nightly.txt"'
+
+# Ship this machine's own logs into a fresh folder, kill a writer, and check every promise.
+demo:
+    cargo demo
+
+# Benches against bare Parquet: medians of alternating runs, into bench/results.
+bench *args:
+    bench/run {{ args }}
+
+# Rewrite the golden files. A golden file that changes is a change of format: it needs an RFC.
+bless *args:
+    TIDELOG_BLESS=1 cargo test --workspace golden {{ args }}
+
+# The library's documentation, opened in a browser.
+docs:
+    cargo doc --no-deps --workspace --open
+
+# The README's commands, run as written.
+readme:
+    ./test readme
+
+# DuckDB and pyarrow read what was written, row for row.
+readback:
+    ./test readback
+
+# Duplicate versions, licences and sources of the dependencies.
+deny:
+    tests/deny
+
+# Fuzz one target for so many seconds (nightly toolchain).
+fuzz target seconds="60":
+    cd tests/fuzz && cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
