@@ -4,6 +4,7 @@ pub mod env;
 pub mod error;
 pub mod ledger;
 pub mod limits;
+pub mod objects;
 pub mod plant;
 pub mod record;
 pub mod segment;

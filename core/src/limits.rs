@@ -70,6 +70,11 @@ pub const PAGE_ITEMS: usize = 1_000;
 /// Bytes of one page of a range read (DynamoDB's page).
 pub const PAGE_BYTES: usize = 1 << 20;
 
+/// Inline bodies a process keeps in memory.
+pub const INLINE_BODIES_CACHED: usize = 4_096;
+/// Cold starts in a row before a missing checkpoint counts as damage.
+pub const COLD_STARTS_MAX: u32 = 8;
+
 /// Batches of one producer in one partition that a duplicate is answered from (Kafka's five). Part of the format:
 /// with another number replays would differ.
 pub const PRODUCER_WINDOW: usize = 5;

@@ -5,7 +5,6 @@
 //! that disagree: the caller poisons the ledger and touches it no more.
 
 use super::action::*;
-use super::codec::LEVEL;
 use super::view::*;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -58,9 +57,6 @@ impl View {
     fn apply_action(&mut self, index: u32, action: &Action, drawn_max: u64) -> Result<()> {
         match action {
             Action::Store(store) => self.store = Some(store.clone()),
-            Action::Level(level) if *level > LEVEL => {
-                return Err(Error::Newer { what: format!("level {level}, known are up to {LEVEL}") });
-            }
             Action::Level(level) => self.level = *level,
             Action::Topic(change) => self.apply_topic(change)?,
             Action::Append(append) => self.apply_append(index, append, drawn_max)?,

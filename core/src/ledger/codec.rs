@@ -152,7 +152,12 @@ fn payload(action: &Action) -> Writer {
 fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
     Ok(match kind {
         1 => Action::Store(read_store(from)?),
-        2 => Action::Level(from.small()?),
+        2 => match from.small()? {
+            level if level > LEVEL => {
+                return Err(Error::Newer { what: format!("level {level}, known are up to {LEVEL}") });
+            }
+            level => Action::Level(level),
+        },
         3 => Action::Topic(read_topic(from)?),
         4 => Action::Append(read_append(from)?),
         5 => Action::Lead(read_lead(from)?),

@@ -8,11 +8,19 @@
 //! | `apply` | view + commit → next view |
 //! | `decide` | view + proposals → next commit |
 //! | `checkpoint` | a view as bytes |
+//! | `chain` | the process's view, brought forward: tail reads, cold start |
+//! | `commit` | the committer: group commit, put, settle |
+//! | `keep` | checkpoints and strip |
 
 pub mod action;
 pub mod apply;
+pub mod chain;
 pub mod checkpoint;
 pub mod codec;
+pub mod commit;
 pub mod decide;
+mod keep;
 pub mod view;
 pub mod wire;
+
+pub use chain::{Ledger, Settings};

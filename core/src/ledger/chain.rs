@@ -1,0 +1,604 @@
+//! Following the chain: the process's one view of a ledger, brought forward by tail reads, cold starts and its own
+//! commits.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+use tokio::sync::{mpsc, watch};
+
+use super::action::*;
+use super::commit::{Committed, Queued, Reply};
+use super::decide::{AppendProposal, Proposal};
+use super::view::{View, author};
+use super::{checkpoint, codec};
+use crate::env::SharedEnv;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::objects::{ObjectName, Objects};
+use crate::plant::{self, Bug};
+use crate::table::{Answer, Consistency, Item, SharedTable, TableError, TableResult};
+
+/// What of a ledger's behaviour can be set. Nothing here touches what is right, only when upkeep happens.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Commits after which a checkpoint is due; 0: never.
+    pub checkpoint_commits: u64,
+    /// Body bytes after which a checkpoint is due.
+    pub checkpoint_bytes: u64,
+    /// Whether stripping follows a checkpoint.
+    pub strip: bool,
+    /// Bodies below this size are left whole.
+    pub strip_bytes_min: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            checkpoint_commits: limits::CHECKPOINT_COMMITS,
+            checkpoint_bytes: limits::CHECKPOINT_COMMIT_BYTES,
+            strip: true,
+            strip_bytes_min: limits::STRIP_BYTES_MIN,
+        }
+    }
+}
+
+/// A ledger, as one process sees it. Cheap to clone; the committer stops when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pub(crate) chain: Arc<Chain>,
+    pub(super) queue: mpsc::UnboundedSender<Queued>,
+}
+
+/// What the clones share.
+#[derive(Debug)]
+pub struct Chain {
+    pub(super) table: SharedTable,
+    pub(super) objects: Objects,
+    pub(super) env: SharedEnv,
+    pub(super) settings: Settings,
+    /// Partition key of the ledger's items: `era/ledger`, 4 hex digits each.
+    pub(super) pk: String,
+    /// Era that this process writes in.
+    pub era: u16,
+    /// Upper half of the ids of this process's commits.
+    pub who: u64,
+    state: Mutex<State>,
+    /// One tail read at a time; the others wait for it and share it.
+    reading: tokio::sync::Mutex<()>,
+    /// Orders requests and strong reads in this process: no clock can (L2).
+    ticks: AtomicU64,
+    changed: watch::Sender<u64>,
+    /// Inline bodies of commits seen lately, by slot and action.
+    inline: Cache<(u64, u32), Bytes>,
+    pub(super) checkpointing: AtomicBool,
+    pub(super) stripped: AtomicU64,
+}
+
+/// The view and what is known of its age.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) view: View,
+    pub(super) fatal: Option<Arc<Error>>,
+    /// Tick at which the newest finished strong read began.
+    strong_tick: u64,
+    /// When the head was last seen: the answer of a strong read or of an own put.
+    pub(super) head_seen: Option<Duration>,
+    /// No foreign commit lies between this process's last two.
+    pub(super) lone: bool,
+    own_slot: u64,
+    /// When the newest commit was first seen.
+    pub(crate) changed_at: Duration,
+    /// When a tail read last saw the view's own commit in the table.
+    anchored: Option<Duration>,
+    /// Body bytes since the newest checkpoint.
+    pub(super) bytes_since: u64,
+    /// Own clock + this = the store's.
+    pub(super) skew_ms: i64,
+    /// When a commit of each leader was first seen: slot and time.
+    pub(crate) leaders_seen: std::collections::BTreeMap<u64, (u64, Duration)>,
+}
+
+enum Applied {
+    /// Known already, or applied now.
+    Yes,
+    /// A stub, or not the next: start cold.
+    Gap,
+}
+
+impl Chain {
+    pub(super) fn new(
+        table: SharedTable,
+        objects: Objects,
+        env: SharedEnv,
+        era: u16,
+        settings: Settings,
+    ) -> Self {
+        let who = env.random_u64();
+        Self {
+            table,
+            objects,
+            who,
+            env,
+            settings,
+            pk: format!("{era:04x}/{:04x}", 0),
+            era,
+            state: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            ticks: AtomicU64::new(1),
+            changed: watch::Sender::new(0),
+            inline: Cache::new(limits::INLINE_BODIES_CACHED),
+            checkpointing: AtomicBool::new(false),
+            stripped: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held is a bug of ours; the view may be half applied, so nobody goes on with it.
+        self.state.lock().expect("no thread panicked with the view")
+    }
+
+    /// The time of a request, in the order of this process.
+    pub fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Runs `look` on the view as it is.
+    pub fn view<T>(&self, look: impl FnOnce(&View) -> T) -> Result<T> {
+        let state = self.state();
+        match &state.fatal {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(look(&state.view)),
+        }
+    }
+
+    /// Runs `look` on a view that a strong read brought up to date after `tick` (L4).
+    pub async fn fresh_view<T>(&self, tick: u64, look: impl FnOnce(&View) -> T) -> Result<T> {
+        self.refresh(tick).await?;
+        self.view(look)
+    }
+
+    /// Advances the view by a strong read that begins after `tick`, or shares one that did.
+    pub async fn refresh(&self, tick: u64) -> Result<()> {
+        let _one = self.reading.lock().await;
+        if self.state().strong_tick > tick {
+            return Ok(());
+        }
+        self.tail().await
+    }
+
+    /// Every commit there is when this is called. One at a time: the caller holds `reading`.
+    async fn tail(&self) -> Result<()> {
+        let began = self.tick();
+        loop {
+            let now = self.env.monotonic();
+            let (from, anchor) = {
+                let state = self.state();
+                let due = state.anchored.is_none_or(|at| now.saturating_sub(at) >= ANCHOR);
+                let anchor = due && state.view.slot > 0;
+                (state.view.slot + u64::from(!anchor), anchor)
+            };
+            let page =
+                self.timed(self.table.range(&self.pk, from, limits::PAGE_ITEMS, Consistency::Strong)).await;
+            let page = self.note(page, "reading the ledger")?;
+            if anchor {
+                self.anchor(from, page.items.first()).await?;
+            }
+            if !self.apply_items(&page.items)? {
+                self.cold_start().await?;
+                break;
+            }
+            if !page.more {
+                break;
+            }
+        }
+        let mut state = self.state();
+        state.strong_tick = state.strong_tick.max(began);
+        state.head_seen = Some(self.env.monotonic());
+        Ok(())
+    }
+
+    /// R10: the table must still hold the commit that this view ends with.
+    async fn anchor(&self, slot: u64, found: Option<&Item>) -> Result<()> {
+        let now = self.env.monotonic();
+        let found = match found.filter(|item| item.sk == slot) {
+            Some(item) => Some(item.id),
+            None => {
+                let newest = self.timed(self.table.newest(&self.pk, Consistency::Strong)).await;
+                let newest = self.note(newest, "reading the ledger")?.map_or(0, |item| item.sk);
+                return self.poison(Error::RolledBack { seen: slot, found: newest });
+            }
+        };
+        let mut state = self.state();
+        if state.view.slot == slot && found != Some(state.view.id) {
+            drop(state);
+            return self.poison(Error::RolledBack { seen: slot, found: slot });
+        }
+        state.anchored = Some(now);
+        Ok(())
+    }
+
+    /// Applies what it can of a run of items; `false`: there is a stub or a gap.
+    pub(super) fn apply_items(&self, items: &[Item]) -> Result<bool> {
+        let mut state = self.state();
+        if let Some(cause) = &state.fatal {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let before = state.view.slot;
+        let mut dense = true;
+        for item in items {
+            match self.apply_item(&mut state, item) {
+                Ok(Applied::Yes) => {}
+                Ok(Applied::Gap) => {
+                    dense = false;
+                    break;
+                }
+                Err(error) => {
+                    drop(state);
+                    return self.poison(error);
+                }
+            }
+        }
+        if state.view.slot > before {
+            state.changed_at = self.env.monotonic();
+            self.changed.send_replace(state.view.slot);
+        }
+        Ok(dense)
+    }
+
+    fn apply_item(&self, state: &mut State, item: &Item) -> Result<Applied> {
+        if item.sk <= state.view.slot {
+            return Ok(Applied::Yes);
+        }
+        let gap = item.sk != state.view.slot + 1 && !plant::on(Bug::TailGapSkipped);
+        let Some(body) = item.body.as_ref().filter(|_| !gap) else { return Ok(Applied::Gap) };
+        let commit = codec::decode(body, item.sk, item.id)?;
+        self.apply_commit(state, item.sk, item.id, &commit, body.len())?;
+        Ok(Applied::Yes)
+    }
+
+    /// Applies a commit and takes note of what is not in the view: bytes, inline bodies, who was heard of.
+    pub(super) fn apply_commit(
+        &self,
+        state: &mut State,
+        slot: u64,
+        id: u128,
+        commit: &Commit,
+        bytes: usize,
+    ) -> Result<()> {
+        state.view.apply(slot, id, commit)?;
+        let own = author(id) == self.who;
+        state.lone = own && state.own_slot + 1 == slot;
+        if own {
+            state.own_slot = slot;
+        }
+        if state.view.leaders.contains_key(&author(id)) {
+            state.leaders_seen.insert(author(id), (slot, self.env.monotonic()));
+        }
+        state.bytes_since += bytes as u64;
+        for (index, action) in commit.actions.iter().enumerate() {
+            match action {
+                Action::Append(Append { data: Data::Inline(body), .. }) => {
+                    self.inline.insert((slot, index as u32), body.clone());
+                }
+                Action::Checkpoint(_) => state.bytes_since = 0,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a strong read that began after `tick` has been applied.
+    pub(super) fn read_since(&self, tick: u64) -> bool {
+        self.state().strong_tick > tick
+    }
+
+    /// Applies this process's own commit, unless a tail read of this process was faster.
+    pub(super) fn apply_own(&self, item: &Item, commit: &Commit) -> Result<()> {
+        let mut state = self.state();
+        state.head_seen = Some(self.env.monotonic());
+        if state.view.slot >= item.sk {
+            return Ok(());
+        }
+        let bytes = item.body.as_ref().map_or(0, Bytes::len);
+        if let Err(error) = self.apply_commit(&mut state, item.sk, item.id, commit, bytes) {
+            drop(state);
+            return self.poison(error);
+        }
+        state.changed_at = self.env.monotonic();
+        self.changed.send_replace(state.view.slot);
+        Ok(())
+    }
+
+    /// Keeps the first fatal error and refuses all that follows. Others pass.
+    pub(super) fn poison<T>(&self, error: Error) -> Result<T> {
+        if error.kind() == crate::ErrorKind::Fatal {
+            tracing::error!(%error, "ledger refused from here on");
+            let mut state = self.state();
+            if state.fatal.is_none() {
+                state.fatal = Some(Arc::new(error.clone()));
+            }
+        }
+        Err(error)
+    }
+
+    /// Two table reads, one GET: newest commit → the checkpoint that it names → what follows.
+    pub(super) async fn cold_start(&self) -> Result<()> {
+        for attempt in 0..limits::COLD_STARTS_MAX {
+            let newest = self.timed(self.table.newest(&self.pk, Consistency::Strong)).await;
+            let newest = self.note(newest, "reading the newest commit")?;
+            let seen = self.state().view.slot;
+            let found = newest.as_ref().map_or(0, |item| item.sk);
+            if found < seen {
+                return self.poison(Error::RolledBack { seen, found });
+            }
+            let Some(newest) = newest else { return Ok(()) };
+            match self.load(&newest).await {
+                Ok(Some(view)) => return self.replace(view),
+                Ok(None) => {
+                    tracing::debug!(
+                        attempt,
+                        "the checkpoint went away or a slot was stripped: starting again"
+                    );
+                    self.pause(attempt).await;
+                }
+                Err(error) => return self.poison(error),
+            }
+        }
+        self.poison(Error::damaged("ledger", "the newest commit names a checkpoint that is not there"))
+    }
+
+    /// The view as of `newest`; `None`: something went away in between.
+    async fn load(&self, newest: &Item) -> Result<Option<View>> {
+        let Some(body) = &newest.body else { return Ok(None) };
+        let commit = codec::decode(body, newest.sk, newest.id)?;
+        let mut view = match commit.checkpoint {
+            None => View::default(),
+            Some(name) => match self.load_checkpoint(name).await? {
+                Some((view, _)) => view,
+                None if plant::on(Bug::CheckpointMissingTakenForEmpty) => View::default(),
+                None => return Ok(None),
+            },
+        };
+        match self.replay(&mut view, newest.sk).await? {
+            true => Ok(Some(view)),
+            false if plant::on(Bug::CheckpointMissingTakenForEmpty) => Ok(Some(view)),
+            false => Ok(None),
+        }
+    }
+
+    /// A checkpoint and its bytes; `None`: it is not there.
+    pub(super) async fn load_checkpoint(&self, name: CheckpointName) -> Result<Option<(View, Bytes)>> {
+        let object = ObjectName::checkpoint(&name);
+        let Some(bytes) = self.objects.get(&object).await? else { return Ok(None) };
+        let view = checkpoint::decode(&object.to_string(), &bytes)?;
+        if view.slot != name.at {
+            return Err(Error::damaged(object.to_string(), format!("is as of commit {}", view.slot)));
+        }
+        Ok(Some((view, bytes)))
+    }
+
+    /// Applies the commits after `view` up to `to`; `false`: there is a stub or a gap.
+    pub(super) async fn replay(&self, view: &mut View, to: u64) -> Result<bool> {
+        while view.slot < to {
+            let want = (to - view.slot).min(limits::PAGE_ITEMS as u64) as usize;
+            let page = self.timed(self.table.range(&self.pk, view.slot + 1, want, Consistency::Strong)).await;
+            let page = self.note(page, "reading the ledger")?;
+            if page.items.is_empty() {
+                return Ok(false);
+            }
+            for item in page.items.iter().take_while(|item| item.sk <= to) {
+                let Some(body) = item.body.as_ref().filter(|_| item.sk == view.slot + 1) else {
+                    return Ok(false);
+                };
+                let commit = codec::decode(body, item.sk, item.id)?;
+                view.apply(item.sk, item.id, &commit)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn replace(&self, view: View) -> Result<()> {
+        let now = self.env.monotonic();
+        let mut state = self.state();
+        if view.slot > state.view.slot {
+            state.lone = false;
+            state.bytes_since = limits::CHECKPOINT_COMMIT_BYTES / 2;
+            state.leaders_seen =
+                view.leaders.iter().map(|(who, leader)| (*who, (leader.slot, now))).collect();
+            state.view = view;
+            state.changed_at = now;
+            state.anchored = Some(now);
+            self.changed.send_replace(state.view.slot);
+        }
+        Ok(())
+    }
+
+    /// Waits for a commit after `slot`, at most until `deadline`, polling the tail as often as the log is busy: all
+    /// waiters of the process share one query.
+    pub async fn wait_past(&self, slot: u64, deadline: Duration) -> Result<()> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let (now, at, changed_at, read_at) = {
+                let state = self.state();
+                (self.env.monotonic(), state.view.slot, state.changed_at, state.head_seen.unwrap_or_default())
+            };
+            self.view(|_| ())?;
+            if at > slot || now >= deadline {
+                return Ok(());
+            }
+            let poll_at = read_at + poll_interval(now.saturating_sub(changed_at));
+            let until = poll_at.min(deadline).saturating_sub(now);
+            if !until.is_zero() {
+                tokio::select! {
+                    biased;
+                    _ = changed.wait_for(|at| *at > slot) => {}
+                    () = self.env.sleep(until) => {}
+                }
+                continue;
+            }
+            let leads = || self.state().view.leaders.contains_key(&self.who);
+            if plant::on(Bug::DeposedLeaderAnswersNothingNew) && leads() {
+                self.env.sleep(Duration::from_millis(limits::POLL_MS_MAX)).await;
+                continue;
+            }
+            self.refresh(self.tick()).await?;
+        }
+    }
+
+    /// An inline body that is in memory.
+    pub fn inline_cached(&self, slot: u64, action: u32) -> Option<Bytes> {
+        self.inline.get(&(slot, action))
+    }
+
+    /// Inline bodies of the commits from `slot`, read from the table: at most `limit` slots. Each is put into memory.
+    pub async fn inline_read(&self, slot: u64, limit: usize) -> Result<()> {
+        let page = self.timed(self.table.range(&self.pk, slot, limit, Consistency::Strong)).await;
+        for item in self.note(page, "reading inline records")?.items {
+            let Some(body) = &item.body else { continue };
+            let commit = codec::decode(body, item.sk, item.id)?;
+            for (index, action) in commit.actions.into_iter().enumerate() {
+                if let Action::Append(Append { data: Data::Inline(body), .. }) = action {
+                    self.inline.insert((item.sk, index as u32), body);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A table request with a bound. Dropped at the bound, it counts as unanswered.
+    pub(super) async fn timed<T>(&self, request: impl Future<Output = TableResult<T>>) -> TableResult<T> {
+        tokio::select! {
+            biased;
+            answer = request => answer,
+            () = self.env.sleep(Duration::from_millis(limits::TABLE_TIMEOUT_MS)) => {
+                Err(TableError::NoAnswer(format!("none within {} ms", limits::TABLE_TIMEOUT_MS)))
+            }
+        }
+    }
+
+    /// Takes the value out of a read's answer and notes the store's time.
+    pub(super) fn note<T>(&self, answer: TableResult<T>, what: &'static str) -> Result<T> {
+        match answer {
+            Ok(Answer { value, store_time_ms }) => {
+                self.note_time(store_time_ms);
+                Ok(value)
+            }
+            Err(TableError::Damaged(detail)) => self.poison(Error::damaged("table", detail)),
+            Err(error) => Err(Error::Unavailable { what, cause: error.to_string() }),
+        }
+    }
+
+    pub(super) fn note_time(&self, store_time_ms: Option<i64>) {
+        if let Some(store) = store_time_ms {
+            self.state().skew_ms = store.saturating_sub(self.env.now_ms());
+        }
+    }
+
+    /// A jittered pause that doubles with each attempt.
+    pub(super) async fn pause(&self, attempt: u32) {
+        let most = (20u64 << attempt.min(6)).min(limits::POLL_MS_MAX);
+        self.env.sleep(Duration::from_millis(most / 2 + self.env.random_u64() % (most / 2 + 1))).await;
+    }
+
+    /// Own clock, corrected by the store's.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.env.now_ms().saturating_add(self.state().skew_ms)
+    }
+}
+
+/// How often the view's own commit is looked for in the table.
+const ANCHOR: Duration = Duration::from_secs(10);
+
+/// 50 ms while there were commits in the last two seconds, then doubling up to a second.
+fn poll_interval(quiet: Duration) -> Duration {
+    let quiet_ms = quiet.as_millis() as u64;
+    let doublings = quiet_ms.saturating_sub(limits::POLL_QUIET_MS).div_ceil(500).min(10);
+    Duration::from_millis((limits::POLL_MS_MIN << doublings).min(limits::POLL_MS_MAX))
+}
+
+impl Ledger {
+    /// Opens ledger 0 of `era`: a cold start. An empty chain stays empty until [`Ledger::init`].
+    pub async fn open(
+        table: SharedTable,
+        objects: Objects,
+        env: SharedEnv,
+        era: u16,
+        settings: Settings,
+    ) -> Result<Self> {
+        let chain = Arc::new(Chain::new(table, objects, env, era, settings));
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let ledger = Self { chain: chain.clone(), queue };
+        chain.cold_start().await?;
+        ledger.check_store()?;
+        tokio::spawn(super::commit::run(chain, ledger.queue.downgrade(), waiting));
+        Ok(ledger)
+    }
+
+    /// R10: the chain must be this table's own.
+    fn check_store(&self) -> Result<()> {
+        let table = self.chain.table.name();
+        match self.chain.view(|view| view.store.clone())? {
+            Some(store) if store.table != table => Err(Error::StoreRefused {
+                what: format!(
+                    "the ledger was written in table {:?}, but this is {table:?}: a restored copy must go on in a new era",
+                    store.table
+                ),
+            }),
+            Some(store) if store.format > STORE_FORMAT => {
+                Err(Error::Newer { what: format!("store format {}", store.format) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes slot 1 if the chain is empty. `true`: this call did.
+    pub async fn init(&self) -> Result<bool> {
+        if self.chain.view(|view| view.store.is_some())? {
+            return Ok(false);
+        }
+        let store = Store {
+            format: STORE_FORMAT,
+            store_id: crate::env::random_u128(&*self.chain.env),
+            era: self.chain.era,
+            table: self.chain.table.name().to_owned(),
+            created_ms: self.chain.now_ms(),
+        };
+        match self.act(Action::Store(store)).await {
+            Ok(_) => Ok(true),
+            Err(Error::Superseded { .. }) => self.check_store().map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits one action, or says why not (L3, L4).
+    pub async fn act(&self, action: Action) -> Result<Committed> {
+        match self.submit(Proposal::Act(action)).await? {
+            Reply::Committed(committed) => Ok(committed),
+            Reply::Append(_) => unreachable!("an act is not answered as an append"),
+        }
+    }
+
+    /// Commits appended rows; one result a batch, in order.
+    pub async fn append(&self, proposal: AppendProposal) -> Result<Vec<super::commit::BatchResult>> {
+        match self.submit(Proposal::Append(proposal)).await? {
+            Reply::Append(results) => Ok(results),
+            Reply::Committed(_) => unreachable!("an append is not answered as an act"),
+        }
+    }
+
+    /// Queues a proposal; its place in the order is taken when this is called, not when it is polled.
+    fn submit(&self, proposal: Proposal) -> impl Future<Output = Result<Reply>> + use<> {
+        let (queued, reply) = Queued::new(proposal, self.chain.tick(), self.chain.env.monotonic());
+        let sent = self.queue.send(queued);
+        async move {
+            sent.map_err(|_| Error::Closed { what: "the log" })?;
+            reply.await.unwrap_or(Err(Error::Closed { what: "the log" }))
+        }
+    }
+}
+
+/// Format of stores that this release writes.
+pub const STORE_FORMAT: u32 = 1;

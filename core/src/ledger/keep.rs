@@ -1,0 +1,121 @@
+//! Keeping the chain short for whoever starts cold: checkpoints, then strip (R1, R2). Off the ack path.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+
+use super::action::*;
+use super::chain::{Chain, Ledger};
+use super::checkpoint;
+use super::commit::Queued;
+use super::view::Place;
+use crate::env::random_u128;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::objects::ObjectName;
+use crate::plant::{self, Bug};
+use crate::table::{Consistency, Item};
+
+/// Starts a checkpoint beside the commits if one is due and none is under way.
+pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedSender<Queued>) {
+    let due = {
+        let state = chain.state();
+        let since = state.view.slot - state.view.checkpoint.map_or(0, |named| named.name.at);
+        let commits = chain.settings.checkpoint_commits;
+        let enough = since >= commits || (since > 1 && state.bytes_since >= chain.settings.checkpoint_bytes);
+        commits > 0 && enough && state.fatal.is_none()
+    };
+    if !due || chain.checkpointing.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let Some(queue) = queue.upgrade() else { return };
+    let ledger = Ledger { chain: chain.clone(), queue };
+    tokio::spawn(async move {
+        let done = match ledger.checkpoint().await {
+            Ok(_) if ledger.chain.settings.strip => ledger.strip().await.map(drop),
+            other => other.map(drop),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "checkpoint or strip did not finish; the next one will");
+        }
+        ledger.chain.checkpointing.store(false, Ordering::SeqCst);
+    });
+}
+
+impl Ledger {
+    /// Writes the view as an object, then names it in a commit. `None`: somebody named a newer one first.
+    pub async fn checkpoint(&self) -> Result<Option<CheckpointName>> {
+        let chain = &self.chain;
+        let (at, bytes) = chain.view(|view| (view.slot, checkpoint::encode(view)))?;
+        let name = CheckpointName { at, era: chain.era, ulid: random_u128(&*chain.env) };
+        let checksum = checkpoint::checksum(&bytes[..bytes.len() - 8]);
+        if plant::on(Bug::StripBeforeCheckpointNamed) {
+            self.strip_to(at).await?;
+        }
+        chain.objects.put_new(&ObjectName::checkpoint(&name), bytes).await?;
+        match self.act(Action::Checkpoint(Checkpoint { name, checksum })).await {
+            Ok(_) => Ok(Some(name)),
+            Err(Error::Superseded { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Strips the bodies of slots up to the newest checkpoint but one, after proving that replay from that one gives
+    /// the newest byte for byte: a wrong checkpoint must not become the only truth. Answers how many were stripped.
+    pub async fn strip(&self) -> Result<u64> {
+        let chain = &self.chain;
+        let (newest, before) = chain.view(|view| (view.checkpoint, view.checkpoint_before))?;
+        let (Some(newest), Some(before)) = (newest, before) else { return Ok(0) };
+        if chain.stripped.load(Ordering::SeqCst) >= before.name.at {
+            return Ok(0);
+        }
+        // Either may be swept by now, and then somebody else is further on.
+        let Some((mut view, _)) = chain.load_checkpoint(before.name).await? else { return Ok(0) };
+        let Some((_, bytes)) = chain.load_checkpoint(newest.name).await? else { return Ok(0) };
+        if !chain.replay(&mut view, newest.name.at).await? {
+            return Ok(0);
+        }
+        if checkpoint::encode(&view) != bytes {
+            let what = ObjectName::checkpoint(&newest.name).to_string();
+            let detail = format!("replay from the checkpoint at {} gives other bytes", before.name.at);
+            return chain.poison(Error::damaged(what, detail));
+        }
+        self.strip_to(before.name.at).await
+    }
+
+    async fn strip_to(&self, to: u64) -> Result<u64> {
+        let chain = &self.chain;
+        // As of now, not as of the checkpoint: only a merge takes a slice out of this set, and none ever comes back.
+        let inline: BTreeSet<u64> = chain.view(|view| {
+            let inline = view.slices().filter(|(_, _, slice)| matches!(slice.place, Place::Inline { .. }));
+            inline.map(|(_, _, slice)| slice.slot).collect()
+        })?;
+        let (mut from, mut stripped) = (chain.stripped.load(Ordering::SeqCst) + 1, 0);
+        while from <= to {
+            let want = (to - from + 1).min(limits::PAGE_ITEMS as u64) as usize;
+            let page = chain.timed(chain.table.range(&chain.pk, from, want, Consistency::Eventual)).await;
+            let page = chain.note(page, "reading old commits")?;
+            let Some(last) = page.items.last() else { break };
+            from = last.sk + 1;
+            for item in page.items.iter().filter(|item| item.sk <= to && !inline.contains(&item.sk)) {
+                stripped += u64::from(self.strip_item(item).await?);
+            }
+        }
+        chain.stripped.fetch_max(to, Ordering::SeqCst);
+        Ok(stripped)
+    }
+
+    async fn strip_item(&self, item: &Item) -> Result<bool> {
+        let chain = &self.chain;
+        let large = item.body.as_ref().is_some_and(|body| body.len() >= chain.settings.strip_bytes_min);
+        // The commit that says what the store is stays whole.
+        if !large || item.hint.contains("store") {
+            return Ok(false);
+        }
+        let stub = Item { body: None, ..item.clone() };
+        let replaced = chain.timed(chain.table.replace_if(&chain.pk, &stub, item.id)).await;
+        chain.note(replaced, "stripping an old commit")
+    }
+}
