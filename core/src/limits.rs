@@ -34,8 +34,14 @@ pub const TIMESTAMP_US_MAX: i64 = 253_402_300_799_999_999;
 pub const INLINE_BYTES_MAX: usize = 4 << 10;
 /// Raw bytes at which an open batch is sealed, whatever its linger.
 pub const SEGMENT_RAW_BYTES: usize = 4 << 20;
+/// What a row counts for beside its key, value and headers: timestamp and two offsets.
+pub const ROW_BYTES: usize = 16;
+/// What a header counts for beside its key and value: two offsets.
+pub const HEADER_BYTES: usize = 8;
+/// Raw bytes of the largest record.
+pub const RECORD_RAW_BYTES_MAX: usize = RECORD_BYTES_MAX + ROW_BYTES + HEADERS_PER_RECORD_MAX * HEADER_BYTES;
 /// Raw bytes one segment may hold at most: an open batch plus one record.
-pub const SEGMENT_RAW_BYTES_MAX: usize = SEGMENT_RAW_BYTES + RECORD_BYTES_MAX;
+pub const SEGMENT_RAW_BYTES_MAX: usize = SEGMENT_RAW_BYTES + RECORD_RAW_BYTES_MAX;
 /// Largest segment object that a reader accepts.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// Most rows of one segment.
@@ -46,6 +52,10 @@ pub const ROW_GROUP_OWN_BYTES: usize = 64 << 10;
 pub const ROW_GROUP_SHARED_BYTES_MAX: usize = 256 << 10;
 /// Most row groups of one segment.
 pub const ROW_GROUPS_MAX: usize = 4_096;
+/// Largest Parquet footer of a segment: this much, …
+pub const FOOTER_BYTES_MAX: usize = 4 << 10;
+/// … and this much for each row group.
+pub const FOOTER_BYTES_PER_GROUP_MAX: usize = 4 << 10;
 
 /// Slices planned into one commit.
 pub const SLICES_PER_COMMIT: usize = 300;
@@ -139,7 +149,13 @@ const _: () = {
     assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX);
     assert!(KEY_BYTES_MAX <= RECORD_BYTES_MAX);
     assert!(SEGMENT_RAW_BYTES_MAX < SEGMENT_BYTES_MAX, "a raw segment fits its own limit");
-    assert!(SEGMENT_BYTES_MAX <= u32::MAX as usize, "positions in a segment are u32");
+    assert!(SEGMENT_BYTES_MAX <= i32::MAX as usize, "positions are u32, offsets within a column i32");
+    assert!(SEGMENT_RAW_BYTES_MAX / ROW_BYTES <= SEGMENT_ROWS_MAX, "the byte limit bounds the rows");
+    // Two neighbours that did not fit into one shared group, or a slice with its own group beside a small one.
+    assert!(
+        SEGMENT_RAW_BYTES_MAX / (ROW_GROUP_OWN_BYTES / 2) <= ROW_GROUPS_MAX,
+        "the byte limit bounds the groups"
+    );
     assert!(ROW_GROUP_OWN_BYTES <= ROW_GROUP_SHARED_BYTES_MAX);
     assert!(INLINE_BYTES_MAX < COMMIT_BYTES_PLANNED);
     assert!(COMMIT_BYTES_PLANNED * 2 < COMMIT_BYTES_MAX, "one group commit may overshoot its plan");

@@ -5,7 +5,7 @@
 use std::ops::Add;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -119,41 +119,49 @@ pub struct ConsumerRecord {
     pub headers: Vec<Header>,
 }
 
-/// Hashes one record: xxh3-128 of topic id, partition, stored timestamp, key, value and headers, big-endian:
+/// Hashes records, one by one: xxh3-128 of topic id, partition, stored timestamp, key, value and headers, big-endian:
 /// id 16 bytes, partition u32, timestamp i64 µs, key and value as u32 length (`u32::MAX`: null) and bytes,
 /// u32 header count, each header the same way.
 #[derive(Clone)]
 pub struct RecordHasher {
-    prefix: [u8; 20],
+    /// Starts with topic id and partition, which all records share; the rest of a small record is laid out behind.
+    scratch: Vec<u8>,
 }
+
+/// Topic id and partition.
+const HASH_PREFIX: usize = 20;
+/// Below this a record is copied together and hashed at once, which is several times faster than in pieces; above it
+/// the copy would cost more than the pieces do.
+const HASH_AT_ONCE_BYTES: usize = 4 << 10;
 
 impl RecordHasher {
     /// For the records of one partition.
     pub fn new(topic: TopicId, partition: u32) -> Self {
-        let mut prefix = [0; 20];
-        prefix[..16].copy_from_slice(&topic.0.to_be_bytes());
-        prefix[16..].copy_from_slice(&partition.to_be_bytes());
-        Self { prefix }
+        let mut scratch = Vec::with_capacity(512);
+        scratch.extend_from_slice(&topic.0.to_be_bytes());
+        scratch.extend_from_slice(&partition.to_be_bytes());
+        Self { scratch }
     }
 
     /// The hash of one record.
     pub fn hash<'a>(
-        &self,
+        &mut self,
         timestamp_us: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> u128 {
-        // One buffer for the fixed part keeps the hasher's calls few; `value` is hashed where it lies.
+        let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        if size <= HASH_AT_ONCE_BYTES && headers.len() == 0 {
+            return self.hash_plain(timestamp_us, key, value);
+        }
         let mut hasher = Xxh3::new();
-        let mut fixed = [0u8; 32];
-        fixed[..20].copy_from_slice(&self.prefix);
-        fixed[20..28].copy_from_slice(&timestamp_us.to_be_bytes());
-        fixed[28..].copy_from_slice(&length(key));
-        hasher.update(&fixed);
-        hasher.update(key.unwrap_or_default());
-        hasher.update(&length(value));
-        hasher.update(value.unwrap_or_default());
+        hasher.update(&self.scratch[..HASH_PREFIX]);
+        hasher.update(&timestamp_us.to_be_bytes());
+        for bytes in [key, value] {
+            hasher.update(&length(bytes));
+            hasher.update(bytes.unwrap_or_default());
+        }
         hasher.update(&(headers.len() as u32).to_be_bytes());
         for (key, value) in headers {
             hasher.update(&length(Some(key)));
@@ -162,6 +170,21 @@ impl RecordHasher {
             hasher.update(value.unwrap_or_default());
         }
         hasher.digest128()
+    }
+
+    /// The same for the common record: small, without headers.
+    fn hash_plain(&mut self, timestamp_us: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> u128 {
+        let scratch = &mut self.scratch;
+        scratch.truncate(HASH_PREFIX);
+        let mut fixed = [0; 12];
+        fixed[..8].copy_from_slice(&timestamp_us.to_be_bytes());
+        fixed[8..].copy_from_slice(&length(key));
+        scratch.extend_from_slice(&fixed);
+        scratch.extend_from_slice(key.unwrap_or_default());
+        scratch.extend_from_slice(&length(value));
+        scratch.extend_from_slice(value.unwrap_or_default());
+        scratch.extend_from_slice(&[0; 4]); // no headers
+        xxh3_128(scratch)
     }
 }
 
@@ -226,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_field_counts_in_the_hash() {
-        let hasher = RecordHasher::new(TopicId(1), 2);
+        let mut hasher = RecordHasher::new(TopicId(1), 2);
         let none: [(&[u8], Option<&[u8]>); 0] = [];
         let base = hasher.hash(3, None, Some(b"v"), none.into_iter());
         assert_ne!(base, hasher.hash(4, None, Some(b"v"), none.into_iter()));
@@ -235,6 +258,43 @@ mod tests {
         assert_ne!(base, hasher.hash(3, None, Some(b"v"), [(&b"h"[..], None)].into_iter()));
         assert_ne!(base, RecordHasher::new(TopicId(1), 3).hash(3, None, Some(b"v"), none.into_iter()));
         assert_ne!(base, RecordHasher::new(TopicId(2), 2).hash(3, None, Some(b"v"), none.into_iter()));
+    }
+
+    #[test]
+    fn both_ways_of_hashing_give_the_documented_bytes() {
+        let mut hasher = RecordHasher::new(TopicId(7), 8);
+        for size in [0, 1, 16, 100, 240, 241, 4_000, HASH_AT_ONCE_BYTES, HASH_AT_ONCE_BYTES + 1, 100_000] {
+            let value = vec![b'v'; size];
+            let headers = [(&b"h"[..], Some(&b"x"[..])), (&b""[..], None)];
+            for (key, value, headers) in [
+                (None, Some(&value[..]), &headers[..0]),
+                (Some(&b"k"[..]), None, &headers[..0]),
+                (Some(&value[..]), Some(&value[..size / 2]), &headers[..]),
+            ] {
+                let mut laid_out =
+                    [&7u128.to_be_bytes()[..], &8u32.to_be_bytes(), &9i64.to_be_bytes()].concat();
+                let mut put = |bytes: Option<&[u8]>| {
+                    laid_out.extend_from_slice(&bytes.map_or(u32::MAX, |b| b.len() as u32).to_be_bytes());
+                    laid_out.extend_from_slice(bytes.unwrap_or_default());
+                };
+                put(key);
+                put(value);
+                laid_out.extend_from_slice(&(headers.len() as u32).to_be_bytes());
+                for (key, value) in headers {
+                    let mut put = |bytes: Option<&[u8]>| {
+                        laid_out.extend_from_slice(&bytes.map_or(u32::MAX, |b| b.len() as u32).to_be_bytes());
+                        laid_out.extend_from_slice(bytes.unwrap_or_default());
+                    };
+                    put(Some(key));
+                    put(*value);
+                }
+                assert_eq!(
+                    hasher.hash(9, key, value, headers.iter().copied()),
+                    xxh3_128(&laid_out),
+                    "{size}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,162 @@
+//! The growing side of a batch. A push copies the record's bytes to the ends of a few buffers; `finish` moves them.
+
+use std::sync::Arc;
+
+use arrow::array::builder::NullBufferBuilder;
+use arrow::array::{ArrayRef, BinaryArray, ListArray, StringArray, StructArray};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+
+use super::{Rows, check_raw_bytes};
+use crate::error::Result;
+use crate::record::Header;
+use crate::{limits, segment::schema};
+
+/// Rows of one partition while they arrive.
+#[derive(Debug)]
+pub struct RowsBuilder {
+    timestamps: Vec<i64>,
+    keys: ColumnBuilder,
+    values: ColumnBuilder,
+    /// `None` until the first header.
+    headers: Option<HeadersBuilder>,
+    raw_bytes: usize,
+}
+
+/// A nullable byte column while it grows. Offsets are `i32`, which [`limits::SEGMENT_RAW_BYTES_MAX`] keeps true.
+#[derive(Debug)]
+struct ColumnBuilder {
+    offsets: Vec<i32>,
+    data: Vec<u8>,
+    validity: NullBufferBuilder,
+}
+
+#[derive(Debug)]
+struct HeadersBuilder {
+    /// One more than there are rows.
+    list_offsets: Vec<i32>,
+    keys: ColumnBuilder,
+    values: ColumnBuilder,
+}
+
+impl ColumnBuilder {
+    fn new() -> Self {
+        Self { offsets: vec![0], data: Vec::new(), validity: NullBufferBuilder::new(64) }
+    }
+
+    fn push(&mut self, bytes: Option<&[u8]>) {
+        self.data.extend_from_slice(bytes.unwrap_or_default());
+        self.offsets.push(self.data.len() as i32);
+        self.validity.append(bytes.is_some());
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    fn finish(self) -> BinaryArray {
+        let Self { offsets, data, validity } = self;
+        // Cannot fail: `push` keeps the offsets rising and within the data, and one validity bit an offset.
+        BinaryArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(data), validity.build())
+    }
+}
+
+impl HeadersBuilder {
+    /// `rows` rows came before, none with a header.
+    fn new(rows: usize) -> Self {
+        Self { list_offsets: vec![0; rows + 1], keys: ColumnBuilder::new(), values: ColumnBuilder::new() }
+    }
+
+    fn push(&mut self, headers: &[Header]) {
+        for header in headers {
+            self.keys.push(Some(header.key.as_bytes()));
+            self.values.push(header.value.as_deref());
+        }
+        self.list_offsets.push(self.keys.len() as i32);
+    }
+
+    fn finish(self) -> ListArray {
+        // Cannot fail: the keys came in as `String`s, and both columns grew together.
+        let keys = StringArray::try_from_binary(self.keys.finish()).expect("keys are UTF-8");
+        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(self.values.finish())];
+        let structs = StructArray::new(schema::header_fields(), columns, None);
+        let offsets = OffsetBuffer::new(self.list_offsets.into());
+        ListArray::new(schema::header_element(), offsets, Arc::new(structs), None)
+    }
+}
+
+impl Default for RowsBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RowsBuilder {
+    /// No rows. Allocates next to nothing.
+    pub fn new() -> Self {
+        Self {
+            timestamps: Vec::new(),
+            keys: ColumnBuilder::new(),
+            values: ColumnBuilder::new(),
+            headers: None,
+            raw_bytes: 0,
+        }
+    }
+
+    /// Adds a row behind the others. Refuses one that takes the batch above [`limits::SEGMENT_RAW_BYTES_MAX`]; the
+    /// record's own limits are [`Record::validate`](crate::record::Record::validate)'s.
+    pub fn push(
+        &mut self,
+        timestamp_us: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header],
+    ) -> Result<()> {
+        let raw_bytes = self.raw_bytes + row_raw_bytes(key, value, headers);
+        check_raw_bytes(raw_bytes)?;
+        self.raw_bytes = raw_bytes;
+        if self.headers.is_none() && !headers.is_empty() {
+            self.headers = Some(HeadersBuilder::new(self.len()));
+        }
+        self.timestamps.push(timestamp_us);
+        self.keys.push(key);
+        self.values.push(value);
+        if let Some(all) = &mut self.headers {
+            all.push(headers);
+        }
+        Ok(())
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// What [`Rows::raw_bytes`] will be.
+    pub fn raw_bytes(&self) -> usize {
+        self.raw_bytes
+    }
+
+    /// The rows. The buffers are moved.
+    pub fn finish(self) -> Rows {
+        Rows::from_columns(
+            ScalarBuffer::from(self.timestamps),
+            self.keys.finish(),
+            self.values.finish(),
+            self.headers.map(HeadersBuilder::finish),
+        )
+    }
+}
+
+/// What one row adds to [`Rows::raw_bytes`].
+fn row_raw_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
+    let headers: usize = headers
+        .iter()
+        .map(|h| limits::HEADER_BYTES + h.key.len() + h.value.as_ref().map_or(0, |v| v.len()))
+        .sum();
+    limits::ROW_BYTES + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers
+}

@@ -1,0 +1,126 @@
+//! The columns of an L0 segment, and how each is encoded. Names, types and order are for ever.
+//!
+//! ```text
+//! column             Parquet                              encoding      statistics (a row group)
+//! topic              required BYTE_ARRAY (STRING)         dictionary    min, max
+//! partition          required INT32                       dictionary    min, max
+//! timestamp          required INT64 (TIMESTAMP µs, UTC)   plain         min, max
+//! key                optional BYTE_ARRAY                  plain         none
+//! value              optional BYTE_ARRAY                  plain         none
+//! headers            required group (LIST)
+//!   list             repeated group
+//!     element        required group
+//!       key          required BYTE_ARRAY (STRING)         plain         none
+//!       value        optional BYTE_ARRAY                  plain         none
+//! ```
+//! Data pages are version 1. No page index, no bloom filters, no key-value metadata. `created_by` is
+//! `tidelog version 1`: the format's version, not the program's.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ListArray, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::basic::ZstdLevel;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
+
+use super::Compression;
+use crate::limits;
+
+/// First and last bytes of a Parquet file.
+pub(super) const MAGIC: &[u8; 4] = b"PAR1";
+/// Version of the format that this code writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// `created_by`, without the version.
+pub(super) const CREATED_BY: &str = "tidelog version ";
+
+/// Leaf columns by their place in a row group.
+pub(super) const TOPIC: usize = 0;
+pub(super) const PARTITION: usize = 1;
+pub(super) const TIMESTAMP: usize = 2;
+pub(super) const HEADER_KEY: usize = 5;
+pub(super) const HEADER_VALUE: usize = 6;
+pub(super) const LEAVES: usize = 7;
+
+static HEADER_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])
+});
+
+static HEADER_ELEMENT: LazyLock<FieldRef> =
+    LazyLock::new(|| Arc::new(Field::new("element", DataType::Struct(header_fields()), false)));
+
+static ARROW: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let topic = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("topic", topic, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("timestamp", timestamp, false),
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        Field::new("headers", DataType::List(header_element()), false),
+    ]))
+});
+
+static PARQUET: LazyLock<SchemaDescriptor> =
+    // A constant conversion, run by every test of this module.
+    LazyLock::new(|| ArrowSchemaConverter::new().convert(&ARROW).expect("the schema converts"));
+
+/// Fields of one header.
+pub(crate) fn header_fields() -> Fields {
+    HEADER_FIELDS.clone()
+}
+
+/// Element of the `headers` list.
+pub(crate) fn header_element() -> FieldRef {
+    HEADER_ELEMENT.clone()
+}
+
+/// The structs in a `headers` column, if it is one.
+pub(crate) fn header_struct(list: &ListArray) -> Option<&StructArray> {
+    let structs = list.values().as_any().downcast_ref::<StructArray>()?;
+    (structs.fields() == &*HEADER_FIELDS).then_some(structs)
+}
+
+/// The schema in Arrow's types. The topic column is a dictionary here; in the file it is a string.
+pub fn arrow() -> SchemaRef {
+    ARROW.clone()
+}
+
+/// The schema in Parquet's types.
+pub fn parquet() -> &'static SchemaDescriptor {
+    &PARQUET
+}
+
+/// How a segment is written. The benchmark gives the same to the bare Parquet writer.
+pub fn writer_properties(compression: Compression) -> WriterProperties {
+    let codec = match compression {
+        Compression::None => parquet::basic::Compression::UNCOMPRESSED,
+        Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
+        Compression::Snappy => parquet::basic::Compression::SNAPPY,
+        // Level 1 is valid: `try_new` accepts 1 to 22.
+        Compression::Zstd => parquet::basic::Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()),
+    };
+    let path = |leaf: usize| -> ColumnPath { PARQUET.column(leaf).path().clone() };
+    let mut properties = WriterProperties::builder()
+        .set_created_by(format!("{CREATED_BY}{FORMAT_VERSION}"))
+        .set_compression(codec)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        // The writer cuts row groups itself.
+        .set_max_row_group_row_count(None);
+    for leaf in [TOPIC, PARTITION] {
+        properties = properties
+            .set_column_dictionary_enabled(path(leaf), true)
+            // Never falls back to plain, so that a reader may insist on the dictionary.
+            .set_column_dictionary_page_size_limit(path(leaf), limits::SEGMENT_BYTES_MAX)
+            // A handful of bytes: a codec costs more time than it saves space.
+            .set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
+    }
+    for leaf in [TOPIC, PARTITION, TIMESTAMP] {
+        properties = properties.set_column_statistics_enabled(path(leaf), EnabledStatistics::Chunk);
+    }
+    properties.build()
+}
