@@ -1,5 +1,6 @@
 //! Tidelog: a log with no brokers.
 
+pub mod append;
 pub mod batch;
 pub mod env;
 pub mod error;

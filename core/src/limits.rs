@@ -42,6 +42,10 @@ pub const HEADER_BYTES: usize = 8;
 pub const RECORD_RAW_BYTES_MAX: usize = RECORD_BYTES_MAX + ROW_BYTES + HEADERS_PER_RECORD_MAX * HEADER_BYTES;
 /// Raw bytes one segment may hold at most: an open batch plus one record.
 pub const SEGMENT_RAW_BYTES_MAX: usize = SEGMENT_RAW_BYTES + RECORD_RAW_BYTES_MAX;
+/// What a slice is counted as beside its rows, inline or in a commit's plan: ids, sums, times.
+pub const SLICE_BYTES: usize = 96;
+/// Time a batch with an identity is proposed again after retriable errors.
+pub const DELIVERY_TIMEOUT_MS_DEFAULT: u64 = 120_000;
 /// Largest segment object that a reader accepts.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// Most rows of one segment.
@@ -105,6 +109,8 @@ pub const GROUPS_MAX: usize = 100_000;
 
 /// Bytes that `send` may hold unacknowledged before it waits.
 pub const BUFFER_BYTES_DEFAULT: usize = 64 << 20;
+/// Largest send buffer.
+pub const BUFFER_BYTES_MAX: usize = 1 << 30;
 /// Time a batch waits for company before it is sealed.
 pub const LINGER_MS_DEFAULT: u64 = 5;
 /// Longest linger that is accepted.

@@ -28,3 +28,14 @@ impl Objects {
         Ok(())
     }
 }
+
+impl ObjectName {
+    /// s
+    pub fn segment(_: &crate::ledger::action::ObjectRef) -> Self {
+        Self(String::new())
+    }
+}
+/// u
+pub fn new_ulid(env: &dyn crate::env::Env) -> u128 {
+    crate::env::random_u128(env)
+}

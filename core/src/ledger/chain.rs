@@ -55,9 +55,9 @@ pub struct Ledger {
 /// What the clones share.
 #[derive(Debug)]
 pub struct Chain {
-    pub(super) table: SharedTable,
-    pub(super) objects: Objects,
-    pub(super) env: SharedEnv,
+    pub(crate) table: SharedTable,
+    pub(crate) objects: Objects,
+    pub(crate) env: SharedEnv,
     pub(super) settings: Settings,
     /// Partition key of the ledger's items: `era/ledger`, 4 hex digits each.
     pub(super) pk: String,
@@ -152,6 +152,17 @@ impl Chain {
             Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
             None => Ok(look(&state.view)),
         }
+    }
+
+    /// The newest commit applied.
+    pub fn slot(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
+    /// Time since the head of the chain was last seen.
+    pub fn age(&self) -> Duration {
+        let seen = self.state().head_seen;
+        seen.map_or(Duration::MAX, |seen| self.env.monotonic().saturating_sub(seen))
     }
 
     /// Runs `look` on a view that a strong read brought up to date after `tick` (L4).
@@ -498,7 +509,7 @@ impl Chain {
     }
 
     /// A jittered pause that doubles with each attempt.
-    pub(super) async fn pause(&self, attempt: u32) {
+    pub(crate) async fn pause(&self, attempt: u32) {
         let most = (20u64 << attempt.min(6)).min(limits::POLL_MS_MAX);
         self.env.sleep(Duration::from_millis(most / 2 + self.env.random_u64() % (most / 2 + 1))).await;
     }

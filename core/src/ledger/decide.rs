@@ -124,8 +124,7 @@ struct Deciding<'a> {
     full: bool,
 }
 
-/// Estimated bytes of a slice and a batch in a commit body.
-const SLICE_BYTES: usize = 96;
+/// Estimated bytes of a batch in a commit body.
 const BATCH_BYTES: usize = 40;
 
 impl<'a> Deciding<'a> {
@@ -191,7 +190,7 @@ impl<'a> Deciding<'a> {
                 self.bytes += 40 + layout.groups.len() * 12;
             }
             Data::Inline(bytes) => {
-                let bytes = bytes.len() + proposal.batches.len() * SLICE_BYTES;
+                let bytes = bytes.len() + proposal.batches.len() * limits::SLICE_BYTES;
                 if self.inline_bytes > 0 && self.inline_bytes + bytes > limits::INLINE_BYTES_MAX {
                     self.full = true;
                     return Outcome::Deferred;
@@ -265,7 +264,7 @@ impl<'a> Deciding<'a> {
                 && last.batches.len() < limits::BATCHES_PER_SLICE_MAX
         });
         let Some(slice) = continued else {
-            self.bytes += SLICE_BYTES;
+            self.bytes += limits::SLICE_BYTES;
             self.slices += 1;
             return slices.push(SliceBody {
                 topic: batch.topic,

@@ -1,0 +1,298 @@
+//! A flight: the records that travel together, from the first `send` to the ack. Open, it grows; sealed, it becomes
+//! one segment (or one inline body) and one proposal.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use crate::batch::RowsBuilder;
+use crate::error::{Error, Result};
+use crate::ledger::action::{Identity, IdentityKind, ProducerKey, TimestampType};
+use crate::ledger::commit::BatchResult;
+use crate::limits;
+use crate::record::{Header, Offset, TopicId};
+use crate::segment::Compression;
+
+/// What a producer needs to know of a topic, as of some commit.
+#[derive(Debug)]
+pub(super) struct TopicInfo {
+    pub id: TopicId,
+    pub name: Arc<str>,
+    pub partitions: u32,
+    pub record_bytes_max: usize,
+    pub inline_bytes_max: usize,
+    pub compression: Compression,
+    pub time_type: TimestampType,
+}
+
+/// Who sent a record, if it is to be deduplicated: its place in the producer's own sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag {
+    /// The producer.
+    pub key: ProducerKey,
+    /// Its epoch.
+    pub epoch: u16,
+    /// The record's sequence.
+    pub sequence: u64,
+}
+
+/// Consecutive rows of one producer in a chunk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    pub rows: u32,
+    pub identity: Option<Identity>,
+    /// A client's own batch: nothing is added to it, so that a retry of it is recognised.
+    pub closed: bool,
+}
+
+/// The records of one partition.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub topic: Arc<TopicInfo>,
+    pub partition: u32,
+    pub rows: RowsBuilder,
+    pub marks: Vec<Mark>,
+}
+
+impl Chunk {
+    fn mark(&mut self, tag: Option<Tag>) {
+        let identity = tag.map(|tag| Identity {
+            key: tag.key,
+            epoch: tag.epoch,
+            first_sequence: tag.sequence,
+            last_sequence: tag.sequence,
+        });
+        let last = self.marks.last_mut().filter(|last| !last.closed && last.rows < u32::MAX);
+        if let Some(last) = last
+            && continues(last.identity.as_mut(), tag)
+        {
+            last.rows += 1;
+            return;
+        }
+        self.marks.push(Mark { rows: 1, identity, closed: false });
+    }
+}
+
+/// Lengthens the identity of a batch by one more record, if it may.
+fn continues(last: Option<&mut Identity>, tag: Option<Tag>) -> bool {
+    match (last, tag) {
+        (None, None) => true,
+        (Some(last), Some(tag)) if (last.key, last.epoch) == (tag.key, tag.epoch) => {
+            let follows = match tag.key.kind {
+                IdentityKind::Dense => tag.sequence == last.last_sequence + 1,
+                IdentityKind::Monotone => tag.sequence > last.last_sequence,
+                IdentityKind::Once => false,
+            };
+            if follows {
+                last.last_sequence = tag.sequence;
+            }
+            follows
+        }
+        _ => false,
+    }
+}
+
+/// A flight that still takes records.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Given when it is sealed.
+    pub number: u64,
+    pub chunks: Vec<Chunk>,
+    index: BTreeMap<(TopicId, u32), usize>,
+    pub raw_bytes: usize,
+    pub rows: usize,
+    /// When its first record came.
+    pub since: Duration,
+    pub compression: Compression,
+    permit: Option<OwnedSemaphorePermit>,
+    pub flight: Arc<Flight>,
+}
+
+/// One record, borrowed: what a push copies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub timestamp_us: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [Header],
+    pub tag: Option<Tag>,
+}
+
+impl Open {
+    pub fn new(compression: Compression, since: Duration) -> Self {
+        Self {
+            number: 0,
+            chunks: Vec::new(),
+            index: BTreeMap::new(),
+            raw_bytes: 0,
+            rows: 0,
+            since,
+            compression,
+            permit: None,
+            flight: Arc::default(),
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.raw_bytes >= limits::SEGMENT_RAW_BYTES || self.rows >= limits::SEGMENT_ROWS_MAX
+    }
+
+    /// Whether a record of this topic may come here: not if one of the same name but another id did.
+    pub fn fits(&self, topic: &TopicInfo) -> bool {
+        !self.chunks.iter().any(|chunk| chunk.topic.name == topic.name && chunk.topic.id != topic.id)
+    }
+
+    /// Adds a record; answers its chunk and row.
+    pub fn push(&mut self, topic: &Arc<TopicInfo>, partition: u32, row: Row<'_>) -> Result<(u32, u32)> {
+        let (index, number) = self.push_row(topic, partition, &row)?;
+        self.chunks[index].mark(row.tag);
+        Ok((index as u32, number))
+    }
+
+    /// Adds a client's own batch: nothing is added to it later.
+    pub fn push_batch<'a>(
+        &mut self,
+        topic: &Arc<TopicInfo>,
+        partition: u32,
+        rows: impl Iterator<Item = Row<'a>>,
+        identity: Identity,
+    ) -> Result<Vec<(u32, u32)>> {
+        let mut places = Vec::new();
+        let mut chunk = 0;
+        for row in rows {
+            let (index, number) = self.push_row(topic, partition, &row)?;
+            places.push((index as u32, number));
+            chunk = index;
+        }
+        let mark = Mark { rows: places.len() as u32, identity: Some(identity), closed: true };
+        self.chunks[chunk].marks.push(mark);
+        Ok(places)
+    }
+
+    fn push_row(&mut self, topic: &Arc<TopicInfo>, partition: u32, row: &Row<'_>) -> Result<(usize, u32)> {
+        let index = *self.index.entry((topic.id, partition)).or_insert_with(|| {
+            let (rows, marks) = (RowsBuilder::new(), Vec::new());
+            self.chunks.push(Chunk { topic: topic.clone(), partition, rows, marks });
+            self.chunks.len() - 1
+        });
+        let chunk = &mut self.chunks[index];
+        let before = chunk.rows.raw_bytes();
+        chunk.rows.push(row.timestamp_us, row.key, row.value, row.headers)?;
+        self.raw_bytes += chunk.rows.raw_bytes() - before;
+        self.rows += 1;
+        Ok((index, chunk.rows.len() as u32 - 1))
+    }
+
+    /// The bytes that its records hold of the buffer, until the ack.
+    pub fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
+    }
+
+    pub fn release(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
+    }
+}
+
+/// What the senders of a flight wait for.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    landed: OnceLock<Vec<Landed>>,
+    notify: Notify,
+}
+
+/// What became of a chunk.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub topic: Arc<TopicInfo>,
+    pub partition: u32,
+    pub rows: u32,
+    /// First row and result of each batch.
+    pub batches: Vec<(u32, BatchResult)>,
+}
+
+impl Flight {
+    pub fn land(&self, landed: Vec<Landed>) {
+        // Only the driver lands a flight, and once.
+        let _ = self.landed.set(landed);
+        self.notify.notify_waiters();
+    }
+}
+
+/// A record on its way: resolves when its commit is durable.
+///
+/// Dropping it takes nothing back: the record is in the log or will be, and nobody is told.
+#[derive(Debug)]
+pub struct Delivery {
+    pub(super) flight: Arc<Flight>,
+    pub(super) chunk: u32,
+    pub(super) row: u32,
+    pub(super) partition: u32,
+    pub(super) timestamp_us: i64,
+}
+
+/// Where a record ended up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordMetadata {
+    /// Topic name.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: u32,
+    /// Its offset. `None` only for a duplicate whose original offset is no longer known.
+    pub offset: Option<Offset>,
+    /// Microseconds since 1970: the record's own, or the append time under `LogAppendTime`.
+    pub timestamp_us: i64,
+    /// The log held the record already.
+    pub duplicate: bool,
+}
+
+impl Delivery {
+    /// The partition that the record goes to.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// Waits for the ack.
+    pub async fn wait(self) -> Result<RecordMetadata> {
+        loop {
+            let landing = self.flight.notify.notified();
+            if let Some(landed) = self.flight.landed.get() {
+                return self.result(landed);
+            }
+            landing.await;
+        }
+    }
+
+    /// The ack, if it is there.
+    pub fn poll_now(&self) -> Option<Result<RecordMetadata>> {
+        self.flight.landed.get().map(|landed| self.result(landed))
+    }
+
+    fn result(&self, landed: &[Landed]) -> Result<RecordMetadata> {
+        let lost = || Error::Closed { what: "the producer" };
+        let landed = landed.get(self.chunk as usize).ok_or_else(lost)?;
+        let after = landed.batches.partition_point(|(first, _)| *first <= self.row);
+        let (first, result) = landed.batches.get(after.wrapping_sub(1)).ok_or_else(lost)?;
+        let place = u64::from(self.row - first);
+        let metadata = |base: Option<Offset>, append_ms: i64, duplicate| RecordMetadata {
+            topic: landed.topic.name.clone(),
+            partition: landed.partition,
+            offset: base.map(|base| base + place),
+            timestamp_us: match landed.topic.time_type {
+                TimestampType::CreateTime => self.timestamp_us,
+                TimestampType::LogAppendTime => append_ms.saturating_mul(1_000),
+            },
+            duplicate,
+        };
+        match result {
+            BatchResult::Placed { base, append_ms, .. } => Ok(metadata(Some(*base), *append_ms, false)),
+            BatchResult::Duplicate { base, append_ms } => Ok(metadata(*base, *append_ms, true)),
+            BatchResult::Failed(error) => Err(error.clone()),
+            BatchResult::Redraw => Err(lost()),
+        }
+    }
+}

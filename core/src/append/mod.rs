@@ -1,0 +1,584 @@
+//! 3 · Append: `send` → open flight → seal → upload → propose → ack.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `partitioner` | which partition |
+//! | `flight` | the records that travel together, and what their senders wait for |
+//! | `driver` | seals, uploads, proposes, in order |
+
+mod driver;
+mod flight;
+pub mod partitioner;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::env::SharedEnv;
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::ledger::action::{Identity, IdentityKind, ObjectRef, ProducerKey};
+use crate::ledger::commit::BatchResult;
+use crate::ledger::decide::timestamp_type;
+use crate::ledger::view::{Topic, View};
+use crate::limits;
+use crate::objects::{ObjectName, new_ulid};
+use crate::plant::{self, Bug};
+use crate::record::{Record, TopicId, check_timestamp};
+use crate::segment::Compression;
+use crate::topic;
+use flight::{Chunk, Landed, Open, Row, TopicInfo};
+pub use flight::{Delivery, RecordMetadata, Tag};
+
+/// A producer's settings. Data only; see [`ProducerBuilder`](crate::ProducerBuilder) for what each does.
+#[derive(Debug, Clone)]
+pub struct ProducerSettings {
+    /// Time a record waits for company.
+    pub linger_ms: u64,
+    /// Unacknowledged bytes at which `send` waits.
+    pub buffer_bytes: usize,
+    /// Uploads under way at once.
+    pub uploads_max: usize,
+    /// Largest flush that rides inside its commit; the topics may ask for less.
+    pub inline_bytes_max: usize,
+    /// Codec; `None`: the topic's.
+    pub compression: Option<Compression>,
+    /// How long batches with an identity are proposed again.
+    pub delivery_timeout_ms: u64,
+    /// Give every record a sequence of this producer's own, so that no retry of the producer duplicates it.
+    pub idempotent: bool,
+}
+
+impl Default for ProducerSettings {
+    fn default() -> Self {
+        Self {
+            linger_ms: limits::LINGER_MS_DEFAULT,
+            buffer_bytes: limits::BUFFER_BYTES_DEFAULT,
+            uploads_max: limits::UPLOADS_MAX,
+            inline_bytes_max: limits::INLINE_BYTES_MAX,
+            compression: None,
+            delivery_timeout_ms: limits::DELIVERY_TIMEOUT_MS_DEFAULT,
+            idempotent: false,
+        }
+    }
+}
+
+impl ProducerSettings {
+    /// Refuses values out of range.
+    pub fn check(&self) -> Result<()> {
+        Error::check_size("linger_ms", self.linger_ms as usize, limits::LINGER_MS_MAX as usize)?;
+        Error::check_size("inline_bytes_max", self.inline_bytes_max, limits::INLINE_BYTES_MAX)?;
+        if self.buffer_bytes < limits::RECORD_BYTES_DEFAULT || self.buffer_bytes > limits::BUFFER_BYTES_MAX {
+            let allowed = format!("must be {} to {}", limits::RECORD_BYTES_DEFAULT, limits::BUFFER_BYTES_MAX);
+            return Err(Error::invalid("buffer_bytes", allowed));
+        }
+        if self.uploads_max == 0 || self.uploads_max > limits::UPLOADS_MAX {
+            return Err(Error::invalid("uploads_max", format!("must be 1 to {}", limits::UPLOADS_MAX)));
+        }
+        Ok(())
+    }
+}
+
+/// A batch that was answered, as an ack hook sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Acked<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: u32,
+    /// Rows, in the order in which they were sent to this partition.
+    pub rows: u32,
+    /// What became of them.
+    pub result: &'a BatchResult,
+}
+
+/// Called with each flight's batches before the next flight is committed.
+pub type AckHook = Box<dyn FnMut(&[Acked<'_>]) + Send>;
+
+/// Sends records. Cheap to clone; the clones share buffer, flights and order.
+///
+/// Records sent to one partition by clones of one producer keep the order in which `send` accepted them. Dropping the
+/// last clone sends what was accepted as long as the runtime lives, and tells nobody; [`Producer::close`] waits.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+struct Shared {
+    ledger: Ledger,
+    settings: ProducerSettings,
+    sending: Mutex<Sending>,
+    budget: Arc<Semaphore>,
+    wake: Notify,
+    /// Number of the newest flight that landed.
+    landed: watch::Sender<u64>,
+    on_ack: Option<Mutex<AckHook>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Sending {
+    /// At most one flight a codec.
+    opens: Vec<Open>,
+    sealed: VecDeque<Open>,
+    /// Number of the newest sealed flight.
+    last_number: u64,
+    /// Topics by name, as of a commit.
+    topics: BTreeMap<String, Arc<TopicInfo>>,
+    topics_slot: u64,
+    /// Where unkeyed records go until the next seal.
+    sticky: BTreeMap<TopicId, u32>,
+    own: Option<Own>,
+    closed: bool,
+}
+
+/// The producer's own identity.
+struct Own {
+    key: ProducerKey,
+    epoch: u16,
+    sequences: BTreeMap<(TopicId, u32), u64>,
+}
+
+impl Own {
+    fn new(random: u64) -> Self {
+        let key = ProducerKey { kind: IdentityKind::Dense, producer: u128::from(random >> 1) };
+        Self { key, epoch: 0, sequences: BTreeMap::new() }
+    }
+
+    fn tag(&mut self, topic: TopicId, partition: u32) -> Tag {
+        let next = self.sequences.entry((topic, partition)).or_default();
+        let sequence = std::mem::replace(next, *next + 1);
+        Tag { key: self.key, epoch: self.epoch, sequence }
+    }
+}
+
+impl Producer {
+    /// Starts a producer on `ledger`.
+    pub fn start(ledger: Ledger, settings: ProducerSettings, on_ack: Option<AckHook>) -> Result<Self> {
+        settings.check()?;
+        let own = settings.idempotent.then(|| Own::new(ledger.chain.env.random_u64()));
+        let shared = Arc::new(Shared {
+            budget: Arc::new(Semaphore::new(settings.buffer_bytes)),
+            sending: Mutex::new(Sending { own, ..Sending::default() }),
+            wake: Notify::new(),
+            landed: watch::Sender::new(0),
+            on_ack: on_ack.map(Mutex::new),
+            settings,
+            ledger,
+        });
+        tokio::spawn(driver::run(shared.clone()));
+        Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// Sends a record and waits for its ack: `Ok` means that it is durable and readable at this offset.
+    ///
+    /// Cancel-safe in this sense: dropped before the record is accepted, nothing is sent; dropped later, the record
+    /// goes on its way and only its ack is lost. Waits while the buffer is full.
+    pub async fn send(&self, topic: &str, record: Record) -> Result<RecordMetadata> {
+        self.enqueue(topic, None, record, None).await?.wait().await
+    }
+
+    /// Accepts a record and answers with its [`Delivery`]. Waits while the buffer is full. `partition`: `None` lets the
+    /// key decide. `tag`: the record's place in a sequence of the caller's own.
+    pub async fn enqueue(
+        &self,
+        topic: &str,
+        partition: Option<u32>,
+        record: Record,
+        tag: Option<Tag>,
+    ) -> Result<Delivery> {
+        let shared = &self.handle.shared;
+        let topic = shared.topic(topic).await?;
+        record.validate(topic.record_bytes_max)?;
+        let permit = shared.reserve(record.payload_bytes()).await?;
+        shared.push(&topic, partition, &record, tag, permit)
+    }
+
+    /// Like [`Producer::enqueue`], but never waits: [`Error::BufferFull`] where it would, and [`Error::Unavailable`] for a
+    /// topic that this process has not looked up yet.
+    pub fn try_send(&self, topic: &str, record: Record) -> Result<Delivery> {
+        let shared = &self.handle.shared;
+        let topic = shared.topic_now(topic)?.ok_or_else(|| Error::Unavailable {
+            what: "the topic is not known here yet",
+            cause: "send or enqueue looks it up".into(),
+        })?;
+        record.validate(topic.record_bytes_max)?;
+        let limit_bytes = shared.settings.buffer_bytes;
+        let permit = shared.try_reserve(record.payload_bytes()).ok_or(Error::BufferFull { limit_bytes })?;
+        shared.push(&topic, None, &record, None, permit)
+    }
+
+    /// Sends a client's own batch to one partition under the client's identity: it is recognised when it comes again
+    /// with the same first and last sequence. All or nothing; answers with the deliveries in order.
+    pub async fn send_batch(
+        &self,
+        topic: &str,
+        partition: u32,
+        records: &[Record],
+        identity: Identity,
+    ) -> Result<Vec<Delivery>> {
+        let shared = &self.handle.shared;
+        let topic = shared.topic(topic).await?;
+        if records.is_empty() {
+            return Err(Error::invalid("batch", "is empty"));
+        }
+        let span = identity.last_sequence.checked_sub(identity.first_sequence);
+        if identity.key.kind == IdentityKind::Dense && span.map(|span| span + 1) != Some(records.len() as u64)
+        {
+            return Err(Error::invalid("batch", "has not as many records as sequences"));
+        }
+        records.iter().try_for_each(|record| record.validate(topic.record_bytes_max))?;
+        let bytes: usize = records.iter().map(Record::payload_bytes).sum();
+        Error::check_size("batch", bytes, limits::RECORD_BYTES_MAX)?;
+        let permit = shared.reserve(bytes).await?;
+        shared.push_batch(&topic, partition, records, identity, permit)
+    }
+
+    /// Seals what is open and waits until all that was accepted before has its ack (or error).
+    pub async fn flush(&self) -> Result<()> {
+        let shared = &self.handle.shared;
+        let until = shared.seal_all(|_| false);
+        let mut landed = shared.landed.subscribe();
+        landed
+            .wait_for(|number| *number >= until)
+            .await
+            .map_err(|_| Error::Closed { what: "the producer" })?;
+        Ok(())
+    }
+
+    /// Takes no more records, and waits for the acks of those it has.
+    pub async fn close(&self) -> Result<()> {
+        self.handle.shared.close();
+        self.flush().await
+    }
+}
+
+impl Shared {
+    fn env(&self) -> &SharedEnv {
+        &self.ledger.chain.env
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().expect("no thread panicked with the buffer")
+    }
+
+    /// The topic, if this process knows it: a "yes" may come from any view (L4).
+    fn topic_now(&self, name: &str) -> Result<Option<Arc<TopicInfo>>> {
+        let slot = self.ledger.chain.slot();
+        let mut sending = self.sending();
+        if sending.topics_slot != slot {
+            sending.topics.clear();
+            sending.topics_slot = slot;
+        }
+        if let Some(known) = sending.topics.get(name) {
+            return Ok(Some(known.clone()));
+        }
+        let found = self.ledger.chain.view(|view| self.topic_info(view, name))?;
+        if let Some(found) = &found {
+            sending.topics.insert(name.to_owned(), found.clone());
+        }
+        Ok(found)
+    }
+
+    async fn topic(&self, name: &str) -> Result<Arc<TopicInfo>> {
+        if let Some(known) = self.topic_now(name)? {
+            return Ok(known);
+        }
+        let tick = self.ledger.chain.tick();
+        let found = self.ledger.chain.fresh_view(tick, |view| self.topic_info(view, name)).await?;
+        found.ok_or_else(|| Error::UnknownTopic { topic: name.to_owned() })
+    }
+
+    fn topic_info(&self, view: &View, name: &str) -> Option<Arc<TopicInfo>> {
+        let (id, topic) = view.topic(name)?;
+        let number = |key, default| config(topic, key).and_then(|v| v.parse().ok()).unwrap_or(default);
+        let codec = config(topic, topic::COMPRESSION_TYPE).and_then(|v| v.parse().ok());
+        Some(Arc::new(TopicInfo {
+            id,
+            name: name.into(),
+            partitions: topic.partitions.len() as u32,
+            record_bytes_max: number(topic::MAX_MESSAGE_BYTES, limits::RECORD_BYTES_DEFAULT),
+            inline_bytes_max: number(topic::INLINE_BYTES_MAX, limits::INLINE_BYTES_MAX),
+            compression: self.settings.compression.or(codec).unwrap_or_default(),
+            time_type: timestamp_type(topic),
+        }))
+    }
+
+    /// What a record takes of the buffer. A record larger than the buffer takes all of it.
+    fn cost(&self, bytes: usize) -> u32 {
+        u32::try_from((bytes + limits::ROW_BYTES).min(self.settings.buffer_bytes)).unwrap_or(u32::MAX)
+    }
+
+    fn try_reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.budget.clone().try_acquire_many_owned(self.cost(bytes)).ok()
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        if let Some(permit) = self.try_reserve(bytes) {
+            return Ok(permit);
+        }
+        // What is open must leave before there is room.
+        self.seal_all(|_| false);
+        let permit = self.budget.clone().acquire_many_owned(self.cost(bytes)).await;
+        permit.map_err(|_| Error::Closed { what: "the producer" })
+    }
+
+    fn choose(
+        &self,
+        sending: &mut Sending,
+        topic: &TopicInfo,
+        partition: Option<u32>,
+        key: Option<&[u8]>,
+    ) -> Result<u32> {
+        match (partition, key) {
+            (Some(partition), _) if partition < topic.partitions => Ok(partition),
+            (Some(partition), _) => {
+                let (topic, partitions) = (topic.name.to_string(), topic.partitions);
+                Err(Error::UnknownPartition { topic, partition, partitions })
+            }
+            (None, Some(key)) => Ok(partitioner::keyed(key, topic.partitions)),
+            (None, None) => {
+                let random = || (self.env().random_u64() % u64::from(topic.partitions)) as u32;
+                let sticky = *sending.sticky.entry(topic.id).or_insert_with(random);
+                Ok(sticky.min(topic.partitions - 1))
+            }
+        }
+    }
+
+    /// Copies a record into an open flight. Nothing here waits.
+    fn push(
+        &self,
+        topic: &Arc<TopicInfo>,
+        partition: Option<u32>,
+        record: &Record,
+        tag: Option<Tag>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Delivery> {
+        let timestamp_us = self.timestamp(record)?;
+        let mut sending = self.sending();
+        if sending.closed {
+            return Err(Error::Closed { what: "the producer" });
+        }
+        let partition = self.choose(&mut sending, topic, partition, record.key.as_deref())?;
+        let tag = tag.or_else(|| sending.own.as_mut().map(|own| own.tag(topic.id, partition)));
+        let open = self.open_for(&mut sending, topic);
+        let row = Row {
+            timestamp_us,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            tag,
+        };
+        let was_empty = open.rows == 0;
+        let (chunk, row) = open.push(topic, partition, row)?;
+        open.hold(permit);
+        let flight = open.flight.clone();
+        if was_empty || open.is_full() {
+            self.wake.notify_one();
+        }
+        self.seal_full(&mut sending);
+        Ok(Delivery { flight, chunk, row, partition, timestamp_us })
+    }
+
+    fn push_batch(
+        &self,
+        topic: &Arc<TopicInfo>,
+        partition: u32,
+        records: &[Record],
+        identity: Identity,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Vec<Delivery>> {
+        let timestamps = records.iter().map(|record| self.timestamp(record)).collect::<Result<Vec<_>>>()?;
+        let mut sending = self.sending();
+        if sending.closed {
+            return Err(Error::Closed { what: "the producer" });
+        }
+        let partition = self.choose(&mut sending, topic, Some(partition), None)?;
+        let open = self.open_for(&mut sending, topic);
+        let mut deliveries = Vec::with_capacity(records.len());
+        let rows = records.iter().zip(&timestamps).map(|(record, timestamp_us)| Row {
+            timestamp_us: *timestamp_us,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            tag: None,
+        });
+        for ((chunk, row), timestamp_us) in
+            open.push_batch(topic, partition, rows, identity)?.into_iter().zip(timestamps)
+        {
+            deliveries.push(Delivery { flight: open.flight.clone(), chunk, row, partition, timestamp_us });
+        }
+        open.hold(permit);
+        self.wake.notify_one();
+        self.seal_full(&mut sending);
+        Ok(deliveries)
+    }
+
+    fn timestamp(&self, record: &Record) -> Result<i64> {
+        let now = || self.ledger.chain.now_ms().saturating_mul(1_000);
+        let timestamp_us = record.timestamp_us.unwrap_or_else(now);
+        check_timestamp(timestamp_us)?;
+        Ok(timestamp_us)
+    }
+
+    /// The open flight that a record of this topic goes into.
+    fn open_for<'a>(&self, sending: &'a mut Sending, topic: &TopicInfo) -> &'a mut Open {
+        let same_codec = |open: &Open| open.compression == topic.compression;
+        if sending.opens.iter().any(|open| same_codec(open) && !open.fits(topic)) {
+            seal_opens(sending);
+        }
+        let index = sending.opens.iter().position(same_codec).unwrap_or_else(|| {
+            sending.opens.push(Open::new(topic.compression, self.env().monotonic()));
+            sending.opens.len() - 1
+        });
+        &mut sending.opens[index]
+    }
+
+    fn seal_full(&self, sending: &mut Sending) {
+        while let Some(index) = sending.opens.iter().position(Open::is_full) {
+            seal(sending, index);
+        }
+    }
+
+    /// Seals all that is open and answers the number of the newest sealed flight. If `failed` says so of the producer's
+    /// own identity, its next records begin a new epoch.
+    fn seal_all(&self, failed: impl FnOnce((ProducerKey, u16)) -> bool) -> u64 {
+        let mut sending = self.sending();
+        seal_opens(&mut sending);
+        if let Some(own) = &mut sending.own
+            && failed((own.key, own.epoch))
+        {
+            match own.epoch.checked_add(1) {
+                Some(epoch) => (own.epoch, own.sequences) = (epoch, BTreeMap::new()),
+                None => *own = Own::new(self.env().random_u64()),
+            }
+        }
+        self.wake.notify_one();
+        sending.last_number
+    }
+
+    /// The next flight to upload: a full one, or one that lingered long enough. `None`: closed, and there is none.
+    async fn sealed(&self, eager: bool) -> Option<Open> {
+        loop {
+            let woken = self.wake.notified();
+            let wait = {
+                let mut sending = self.sending();
+                if let Some(open) = sending.sealed.pop_front() {
+                    return Some(open);
+                }
+                if sending.closed && sending.opens.is_empty() {
+                    return None;
+                }
+                let linger = Duration::from_millis(self.settings.linger_ms);
+                let due = sending.opens.iter().map(|open| open.since + linger).min();
+                let wait = due.map(|due| due.saturating_sub(self.env().monotonic()));
+                if eager && (wait.is_some_and(|wait| wait.is_zero()) || sending.closed) {
+                    seal_opens(&mut sending);
+                    continue;
+                }
+                wait
+            };
+            match wait.filter(|_| eager) {
+                None => woken.await,
+                Some(wait) => tokio::select! {
+                    biased;
+                    () = woken => {}
+                    () = self.env().sleep(wait) => {}
+                },
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let sending = self.sending();
+        sending.closed && sending.opens.is_empty() && sending.sealed.is_empty()
+    }
+
+    fn close(&self) {
+        let mut sending = self.sending();
+        sending.closed = true;
+        seal_opens(&mut sending);
+        self.wake.notify_one();
+    }
+
+    fn inline_bytes_max(&self, chunks: &[Chunk]) -> usize {
+        let topics = chunks.iter().map(|chunk| chunk.topic.inline_bytes_max).min();
+        topics.unwrap_or_default().min(self.settings.inline_bytes_max)
+    }
+
+    /// Draws a name and uploads: answered for before it is used (L1).
+    async fn upload(&self, bytes: Bytes) -> Result<ObjectRef> {
+        let chain = &self.ledger.chain;
+        // A name drawn from an old view may be below the floor by the time it is proposed.
+        if chain.age() > Duration::from_millis(limits::SWEEP_LAG_MS / 2) {
+            chain.refresh(chain.tick()).await?;
+        }
+        let drawn = chain.view(|view| view.slot)?;
+        let object = ObjectRef { era: chain.era, ledger: 0, drawn, ulid: new_ulid(&**self.env()) };
+        let name = ObjectName::segment(&object);
+        if plant::on(Bug::CommitBeforeUpload) {
+            let objects = chain.objects.clone();
+            tokio::spawn(async move { objects.put_new(&name, bytes).await });
+            return Ok(object);
+        }
+        chain.objects.put_new(&name, bytes).await?;
+        Ok(object)
+    }
+
+    fn acked(&self, landed: &[Landed]) {
+        let Some(hook) = &self.on_ack else { return };
+        let batches = landed.iter().flat_map(|landed| {
+            let ends = landed.batches.iter().skip(1).map(|(first, _)| *first).chain([landed.rows]);
+            landed.batches.iter().zip(ends).map(|((first, result), end)| Acked {
+                topic: &landed.topic.name,
+                partition: landed.partition,
+                rows: end - first,
+                result,
+            })
+        });
+        let batches: Vec<Acked<'_>> = batches.collect();
+        let mut hook = hook.lock().expect("no ack hook panicked");
+        hook(&batches);
+    }
+
+    fn landed(&self, number: u64) {
+        self.landed.send_replace(number);
+    }
+}
+
+fn seal(sending: &mut Sending, index: usize) {
+    let mut open = sending.opens.remove(index);
+    sending.last_number += 1;
+    open.number = sending.last_number;
+    sending.sealed.push_back(open);
+    sending.sticky.clear();
+}
+
+fn seal_opens(sending: &mut Sending) {
+    while !sending.opens.is_empty() {
+        seal(sending, 0);
+    }
+}
+
+fn config<'a>(topic: &'a Topic, key: &str) -> Option<&'a str> {
+    topic.config.get(key).map(String::as_str)
+}
