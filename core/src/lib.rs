@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod batch;
+pub mod counting;
 pub mod env;
 pub mod error;
 pub mod ledger;
@@ -10,6 +11,7 @@ pub mod objects;
 pub mod plant;
 pub mod record;
 pub mod segment;
+pub mod store;
 pub mod table;
 pub mod topic;
 

@@ -84,6 +84,17 @@ pub const PAGE_ITEMS: usize = 1_000;
 /// Bytes of one page of a range read (DynamoDB's page).
 pub const PAGE_BYTES: usize = 1 << 20;
 
+/// Longest partition key of the table (DynamoDB's limit).
+pub const TABLE_KEY_BYTES_MAX: usize = 2_048;
+/// Largest item of the table: keys, id, time, body and hint. DynamoDB takes a little more (400 KiB).
+pub const ITEM_BYTES_MAX: usize = 400_000;
+/// Largest value that is read from a SQLite row: above it the file is damaged or foreign.
+pub const SQLITE_VALUE_BYTES_MAX: usize = 1 << 20;
+/// How long a SQLite request waits for another process's lock before it is answered as throttled.
+pub const SQLITE_BUSY_MS: u64 = 2_000;
+/// Requests that wait for the SQLite threads before callers wait too.
+pub const SQLITE_QUEUE: usize = 256;
+
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;
 /// Cold starts in a row before a missing checkpoint counts as damage.
@@ -121,6 +132,10 @@ pub const UPLOADS_MAX: usize = 4;
 pub const OBJECT_ATTEMPTS_MAX: u32 = 5;
 /// One object request, at most.
 pub const OBJECT_TIMEOUT_MS: u64 = 10_000;
+/// The pause before the second attempt is at most this long; it doubles with each further one.
+pub const OBJECT_BACKOFF_MS: u64 = 50;
+/// Folders known to be durable that a process remembers, so that it need not sync them again.
+pub const SYNCED_FOLDERS_MAX: usize = 1_024;
 /// One table request, at most.
 pub const TABLE_TIMEOUT_MS: u64 = 5_000;
 /// How long a commit is looked for before its callers are told `Unknown`; it goes on being settled.
@@ -165,7 +180,10 @@ const _: () = {
     assert!(ROW_GROUP_OWN_BYTES <= ROW_GROUP_SHARED_BYTES_MAX);
     assert!(INLINE_BYTES_MAX < COMMIT_BYTES_PLANNED);
     assert!(COMMIT_BYTES_PLANNED * 2 < COMMIT_BYTES_MAX, "one group commit may overshoot its plan");
-    assert!(COMMIT_BYTES_MAX < 400_000, "DynamoDB's item limit");
+    assert!(COMMIT_BYTES_MAX + TABLE_KEY_BYTES_MAX < ITEM_BYTES_MAX, "a commit with its hint is an item");
+    assert!(ITEM_BYTES_MAX <= 400 << 10, "DynamoDB's item limit");
+    assert!(ITEM_BYTES_MAX <= PAGE_BYTES && ITEM_BYTES_MAX <= SQLITE_VALUE_BYTES_MAX);
+    assert!(SQLITE_BUSY_MS < TABLE_TIMEOUT_MS, "a lock is reported as throttled before the caller gives up");
     assert!(CHECKPOINT_COMMIT_BYTES <= PAGE_BYTES as u64, "the tail after a checkpoint is one page");
     assert!(CHECKPOINT_COMMITS <= PAGE_ITEMS as u64);
     assert!(POLL_MS_MIN < POLL_MS_MAX && POLL_MS_MAX <= EMPTY_FETCH_AGE_MS);

@@ -20,12 +20,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use crate::env::SharedEnv;
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
-use crate::ledger::action::{Identity, IdentityKind, ObjectRef, ProducerKey};
+use crate::ledger::action::{Identity, IdentityKind, LEDGER, ObjectRef, ProducerKey};
 use crate::ledger::commit::BatchResult;
 use crate::ledger::decide::timestamp_type;
 use crate::ledger::view::{Topic, View};
 use crate::limits;
-use crate::objects::{ObjectName, new_ulid};
+use crate::objects::{ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::record::{Record, TopicId, check_timestamp};
 use crate::segment::Compression;
@@ -533,8 +533,8 @@ impl Shared {
             chain.refresh(chain.tick()).await?;
         }
         let drawn = chain.view(|view| view.slot)?;
-        let object = ObjectRef { era: chain.era, ledger: 0, drawn, ulid: new_ulid(&**self.env()) };
-        let name = ObjectName::segment(&object);
+        let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid: Ulid::draw(&**self.env()).0 };
+        let name = ObjectName::from(&object);
         if plant::on(Bug::CommitBeforeUpload) {
             let objects = chain.objects.clone();
             tokio::spawn(async move { objects.put_new(&name, bytes).await });

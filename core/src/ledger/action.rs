@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::objects::{ObjectName, Ulid};
 use crate::record::{Offset, RecordSum, TopicId};
 use crate::segment::{Layout, Span};
 
@@ -44,6 +45,22 @@ pub struct ObjectRef {
     /// Unique.
     pub ulid: u128,
 }
+
+impl From<&CheckpointName> for ObjectName {
+    fn from(name: &CheckpointName) -> Self {
+        Self::Checkpoint { era: name.era, ledger: LEDGER, at: name.at, ulid: Ulid(name.ulid) }
+    }
+}
+
+impl From<&ObjectRef> for ObjectName {
+    fn from(object: &ObjectRef) -> Self {
+        let ObjectRef { era, ledger, drawn, ulid } = *object;
+        Self::L0 { era, ledger, drawn, ulid: Ulid(ulid) }
+    }
+}
+
+/// The one ledger of a store. Every key and name carries its number, so that more can come.
+pub const LEDGER: u16 = 0;
 
 /// One thing that a commit does.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -123,7 +123,7 @@ impl Chain {
             who,
             env,
             settings,
-            pk: format!("{era:04x}/{:04x}", 0),
+            pk: format!("{era:04x}/{LEDGER:04x}"),
             era,
             state: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -382,7 +382,7 @@ impl Chain {
 
     /// A checkpoint and its bytes; `None`: it is not there.
     pub(super) async fn load_checkpoint(&self, name: CheckpointName) -> Result<Option<(View, Bytes)>> {
-        let object = ObjectName::checkpoint(&name);
+        let object = ObjectName::from(&name);
         let Some(bytes) = self.objects.get(&object).await? else { return Ok(None) };
         let view = checkpoint::decode(&object.to_string(), &bytes)?;
         if view.slot != name.at {

@@ -11,10 +11,9 @@ use super::chain::{Chain, Ledger};
 use super::checkpoint;
 use super::commit::Queued;
 use super::view::Place;
-use crate::env::random_u128;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::objects::ObjectName;
+use crate::objects::{ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::table::{Consistency, Item};
 
@@ -49,12 +48,12 @@ impl Ledger {
     pub async fn checkpoint(&self) -> Result<Option<CheckpointName>> {
         let chain = &self.chain;
         let (at, bytes) = chain.view(|view| (view.slot, checkpoint::encode(view)))?;
-        let name = CheckpointName { at, era: chain.era, ulid: random_u128(&*chain.env) };
+        let name = CheckpointName { at, era: chain.era, ulid: Ulid::draw(&*chain.env).0 };
         let checksum = checkpoint::checksum(&bytes[..bytes.len() - 8]);
         if plant::on(Bug::StripBeforeCheckpointNamed) {
             self.strip_to(at).await?;
         }
-        chain.objects.put_new(&ObjectName::checkpoint(&name), bytes).await?;
+        chain.objects.put_new(&ObjectName::from(&name), bytes).await?;
         match self.act(Action::Checkpoint(Checkpoint { name, checksum })).await {
             Ok(_) => Ok(Some(name)),
             Err(Error::Superseded { .. }) => Ok(None),
@@ -78,7 +77,7 @@ impl Ledger {
             return Ok(0);
         }
         if checkpoint::encode(&view) != bytes {
-            let what = ObjectName::checkpoint(&newest.name).to_string();
+            let what = ObjectName::from(&newest.name).to_string();
             let detail = format!("replay from the checkpoint at {} gives other bytes", before.name.at);
             return chain.poison(Error::damaged(what, detail));
         }

@@ -3,11 +3,22 @@
 //! A table holds [`Item`]s under (`pk`, `sk`). The log asks only for what DynamoDB gives in one request: put if absent
 //! (answering with what is there), a point read, the newest item, a range, a replacement and a deletion on condition.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod memory;
+pub mod sqlite;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+use crate::Error;
+use crate::limits::{ITEM_BYTES_MAX, PAGE_ITEMS, TABLE_KEY_BYTES_MAX};
+
+pub use memory::MemoryTable;
+pub use sqlite::SqliteTable;
 
 /// One item. A ledger's items are its commits (`pk` = `era/ledger`, `sk` = slot).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +33,14 @@ pub struct Item {
     pub body: Option<Bytes>,
     /// The kinds of its actions in plain words, for stream filters and people; never for replay.
     pub hint: String,
+}
+
+impl Item {
+    /// What the item weighs in a page and on the bill: key, id, time, body and hint, in bytes.
+    pub fn stored_bytes(&self, pk: &str) -> usize {
+        const SK_ID_TIME: usize = 8 + 16 + 8;
+        pk.len() + SK_ID_TIME + self.body.as_ref().map_or(0, Bytes::len) + self.hint.len()
+    }
 }
 
 /// How fresh a read must be.
@@ -77,6 +96,51 @@ pub enum TableError {
     Damaged(String),
 }
 
+impl TableError {
+    /// For callers that only pass it on: `what` was asked of the table named `table`.
+    ///
+    /// A write whose outcome matters is not passed on but settled (L3).
+    pub fn into_error(self, what: &'static str, table: &str) -> Error {
+        match self {
+            Self::Refused(reason) => Error::CannotOpen { url: format!("table {table}"), reason },
+            Self::Throttled(cause) | Self::NoAnswer(cause) => Error::Unavailable { what, cause },
+            Self::Damaged(detail) => Error::damaged(format!("table {table}"), detail),
+        }
+    }
+}
+
+/// Refuses a key that DynamoDB would refuse, or a slot that not every adapter can hold.
+pub(crate) fn check_key(pk: &str, sk: u64) -> Result<(), TableError> {
+    if pk.is_empty() || pk.len() > TABLE_KEY_BYTES_MAX {
+        let size = pk.len();
+        return Err(TableError::Refused(format!(
+            "pk has {size} bytes, allowed are 1 to {TABLE_KEY_BYTES_MAX}"
+        )));
+    }
+    if i64::try_from(sk).is_err() {
+        return Err(TableError::Refused(format!("sk is {sk}, limit {}", i64::MAX)));
+    }
+    Ok(())
+}
+
+/// Refuses an item whose key or size is out of bounds.
+pub(crate) fn check_item(pk: &str, item: &Item) -> Result<(), TableError> {
+    check_key(pk, item.sk)?;
+    let size = item.stored_bytes(pk);
+    if size > ITEM_BYTES_MAX {
+        return Err(TableError::Refused(format!("item has {size} bytes, limit {ITEM_BYTES_MAX}")));
+    }
+    Ok(())
+}
+
+/// Refuses a range of nothing; more than a page's items is a page's items.
+pub(crate) fn check_limit(limit: usize) -> Result<usize, TableError> {
+    if limit == 0 {
+        return Err(TableError::Refused("limit is 0, allowed is 1 and more".to_owned()));
+    }
+    Ok(limit.min(PAGE_ITEMS))
+}
+
 /// A result of a table request.
 pub type TableResult<T> = Result<Answer<T>, TableError>;
 
@@ -98,7 +162,7 @@ pub trait Table: Debug + Send + Sync + 'static {
     /// The item with the greatest `sk`.
     async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>>;
 
-    /// Items with `sk >= from`, ascending, at most `limit` and at most a page's bytes.
+    /// Items with `sk >= from`, ascending, at most `limit` (1 or more) and at most a page's items and bytes.
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page>;
 
     /// Replaces the item at `item.sk` if the one there has the id `expect`. `false`: it has not, or nothing is there.

@@ -1,0 +1,292 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt, PutMultipartOptions, PutPayload,
+    PutResult, Result as StoreResult,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::env::{Env, SystemEnv};
+use crate::limits::SEGMENT_BYTES_MAX;
+
+fn name(at: u64) -> ObjectName {
+    ObjectName::L0 { era: 0xa, ledger: 1, drawn: at, ulid: Ulid(7) }
+}
+
+fn body(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+/// What happens to the next request.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    None,
+    Fails,
+    /// Applied, and then an error.
+    AppliedButFails,
+    /// Applied, and never answered.
+    AppliedButHangs,
+    Hangs,
+    /// A get is answered a byte short.
+    Short,
+    DiskFull,
+    ReadOnly,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    faults: Mutex<VecDeque<Fault>>,
+}
+
+fn faulty(faults: &[Fault]) -> Objects {
+    let faults = Mutex::new(faults.iter().copied().collect());
+    Objects::memory(SystemEnv::shared()).wrapped(|inner| Arc::new(Faulty { inner, faults }))
+}
+
+fn generic(kind: std::io::ErrorKind) -> StoreError {
+    StoreError::Generic { store: "faulty", source: Box::new(std::io::Error::from(kind)) }
+}
+
+impl Faulty {
+    fn next(&self) -> Fault {
+        self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None)
+    }
+
+    async fn before(&self, fault: Fault) -> StoreResult<()> {
+        match fault {
+            Fault::Fails => Err(generic(std::io::ErrorKind::ConnectionReset)),
+            Fault::DiskFull => Err(generic(std::io::ErrorKind::StorageFull)),
+            Fault::ReadOnly => Err(generic(std::io::ErrorKind::ReadOnlyFilesystem)),
+            Fault::Hangs => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> StoreResult<PutResult> {
+        let fault = self.next();
+        self.before(fault).await?;
+        let done = self.inner.put_opts(path, payload, options).await;
+        match fault {
+            Fault::AppliedButFails => Err(generic(std::io::ErrorKind::ConnectionReset)),
+            Fault::AppliedButHangs => std::future::pending().await,
+            _ => done,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        let fault = self.next();
+        self.before(fault).await?;
+        let mut found = self.inner.get_opts(path, options).await?;
+        if let (Fault::Short, GetResultPayload::Stream(parts)) = (fault, &mut found.payload) {
+            let whole: Vec<Bytes> = parts.try_collect().await?;
+            let whole = whole.concat();
+            let short = Bytes::from(whole[..whole.len() - 1].to_vec());
+            found.payload = GetResultPayload::Stream(Box::pin(futures::stream::iter([Ok(short)])));
+        }
+        Ok(found)
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, StoreResult<Path>>,
+    ) -> BoxStream<'static, StoreResult<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+async fn round_trip(objects: &Objects) {
+    assert_eq!(objects.get(&name(1)).await.unwrap(), None);
+    assert_eq!(objects.get_range(&name(1), 0..1).await.unwrap(), None);
+    objects.put_new(&name(1), body("hello world")).await.unwrap();
+    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello world")));
+    assert_eq!(objects.get_range(&name(1), 6..11).await.unwrap(), Some(body("world")));
+    // Past the end, half and whole: the object is short.
+    for range in [6..12, 50..60] {
+        let error = objects.get_range(&name(1), range).await.unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+    assert!(matches!(objects.get_range(&name(1), 3..3).await, Err(Error::InvalidField { .. })));
+    let too_far = objects.get_range(&name(1), 0..SEGMENT_BYTES_MAX as u64 + 1).await;
+    assert!(matches!(too_far, Err(Error::TooLarge { .. })));
+    // The same again is ours (a retry); other bytes are not, and change nothing.
+    objects.put_new(&name(1), body("hello world")).await.unwrap();
+    let error = objects.put_new(&name(1), body("hello there")).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello world")));
+    objects.put_new(&name(2), Bytes::new()).await.unwrap();
+    assert_eq!(objects.get(&name(2)).await.unwrap(), Some(Bytes::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_round_trip() {
+    round_trip(&Objects::memory(SystemEnv::shared())).await;
+}
+
+#[tokio::test]
+async fn folder_round_trip() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::folder(folder.path(), SystemEnv::shared()).unwrap();
+    round_trip(&objects).await;
+    let file = folder.path().join("l0/000a/0001/0000000000000001/00000000000000000000000007.parquet");
+    assert_eq!(std::fs::read(file).unwrap(), b"hello world");
+    let absent = Objects::folder(&folder.path().join("absent"), SystemEnv::shared());
+    assert!(matches!(absent, Err(Error::CannotOpen { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_without_an_answer_is_settled_by_looking() {
+    use Fault::*;
+    let scripts: [&[Fault]; 6] = [
+        &[Fails, Fails, Fails, Fails],
+        &[AppliedButFails],
+        &[AppliedButHangs],
+        &[Hangs, Hangs],
+        &[AppliedButFails, None, Fails],
+        &[AppliedButFails, None, Short, None, None],
+    ];
+    for faults in scripts {
+        let objects = faulty(faults);
+        objects.put_new(&name(1), body("x1")).await.unwrap_or_else(|error| panic!("{faults:?}: {error}"));
+        assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("x1")), "{faults:?}");
+    }
+    let objects = faulty(&[Fails; 5]);
+    let error = objects.put_new(&name(1), body("x1")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable { cause, .. } if cause.contains("5 attempts")), "{error}");
+    assert_eq!(objects.get(&name(1)).await.unwrap(), Option::None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_answers_are_asked_again_and_never_passed_on() {
+    let objects = faulty(&[Fault::None, Fault::Short, Fault::Short]);
+    objects.put_new(&name(1), body("hello")).await.unwrap();
+    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello")));
+    let objects = faulty(&[&[Fault::None][..], &[Fault::Short; 5]].concat());
+    objects.put_new(&name(1), body("hello")).await.unwrap();
+    let error = objects.get_range(&name(1), 1..4).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_person_can_change_is_said_at_once() {
+    let error = faulty(&[Fault::DiskFull]).put_new(&name(1), body("x")).await.unwrap_err();
+    assert!(error.to_string().contains("free some space"), "{error}");
+    let error = faulty(&[Fault::ReadOnly]).put_new(&name(1), body("x")).await.unwrap_err();
+    assert!(matches!(&error, Error::CannotOpen { reason, .. } if reason.contains("writable")), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_larger_than_its_kind_is_not_read() {
+    let objects = Objects::memory(SystemEnv::shared());
+    let name = ObjectName::Probe { ulid: Ulid(1) };
+    objects.store().put(&name.path(), vec![0; 65].into()).await.unwrap();
+    assert!(matches!(objects.get(&name).await, Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn names_are_as_the_format_says() {
+    let ulid: Ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+    let l0 = ObjectName::L0 { era: 1, ledger: 0xbeef, drawn: 0x1234, ulid };
+    assert_eq!(l0.to_string(), "l0/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet");
+    let checkpoint = ObjectName::Checkpoint { era: 0, ledger: 0, at: u64::MAX, ulid };
+    assert_eq!(checkpoint.to_string(), "ckpt/0000/0000/ffffffffffffffff/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    for wrong in [
+        "",
+        "l0",
+        "l0/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "l0/0001/BEEF/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+        "l0/001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+        "l0/+001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+        "l0/0001/beef/0000000000001234/01arz3ndektsv4rrffq69g5fav.parquet",
+        "l0/0001/beef/0000000000001234/81ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+        "l0/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAU.parquet",
+        "l0/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet/x",
+        "ckpt/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+        "topics/a",
+    ] {
+        assert!(wrong.parse::<ObjectName>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_drawn_ulid_begins_with_the_time() {
+    #[derive(Debug)]
+    struct Fixed;
+    impl Env for Fixed {
+        fn now_ms(&self) -> i64 {
+            1_469_918_176_385
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn random_u64(&self) -> u64 {
+            u64::MAX
+        }
+        fn sleep(&self, _: Duration) -> futures::future::BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+    // The time of the ULID specification's own example.
+    assert_eq!(Ulid::draw(&Fixed).to_string(), "01ARYZ6S41ZZZZZZZZZZZZZZZZ");
+}
+
+proptest! {
+    #[test]
+    fn names_are_read_as_they_are_written(era: u16, ledger: u16, number: u64, ulid: u128, kind in 0..3) {
+        let ulid = Ulid(ulid);
+        let name = match kind {
+            0 => ObjectName::L0 { era, ledger, drawn: number, ulid },
+            1 => ObjectName::Checkpoint { era, ledger, at: number, ulid },
+            _ => ObjectName::Probe { ulid },
+        };
+        prop_assert_eq!(name.to_string().parse::<ObjectName>().unwrap(), name);
+        prop_assert_eq!(name.path().to_string(), name.to_string());
+    }
+
+    #[test]
+    fn what_parses_prints_as_it_was(text in "(l0|ckpt|probe)/[0-9a-g]{3,5}/[0-9a-f]{4}/[0-9a-f]{16}/[0-9A-Za]{26}(.parquet)?") {
+        if let Ok(name) = text.parse::<ObjectName>() {
+            prop_assert_eq!(name.to_string(), text);
+        }
+    }
+}

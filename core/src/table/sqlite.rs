@@ -1,0 +1,256 @@
+//! The embedded table: `table.sqlite` in the store's folder, for several processes on one folder at once.
+//!
+//! ```text
+//! items   pk TEXT · sk INTEGER · id BLOB(16) · time_ms INTEGER · body BLOB or NULL (stub) · hint TEXT
+//!         PRIMARY KEY (pk, sk), WITHOUT ROWID, STRICT
+//! header  application_id 0x54696465 ("Tide") · user_version 1
+//! ```
+//!
+//! Two connections, each owned by a thread: one writes, one reads, so that a read never waits for an fsync. A request
+//! is sent to the thread whole and runs to its end there: dropping the future never leaves half a transaction, and
+//! one dropped while it still waits in the queue is not begun.
+//!
+//! **Durability.** Write-ahead log with `synchronous=FULL`: COMMIT writes the frames, syncs the log, and only then
+//! makes them visible to other connections, so what is read here is on disk. The exception is a log that a killed
+//! process left: its frames are recovered without a sync, so opening syncs the log itself. SQLite syncs the folder for
+//! the log it creates; opening syncs it for the database file.
+//!
+//! What each failure means for the caller is in `sqlite/errors.rs`, as a table.
+
+mod errors;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Answer, Consistency, Item, Page, Put, Table, TableError, TableResult, check_item, check_key, check_limit,
+};
+use crate::Result;
+use crate::limits::{PAGE_BYTES, SQLITE_QUEUE};
+use errors::Stage;
+
+/// Name of the database file in the store's folder.
+pub const FILE: &str = "table.sqlite";
+
+/// A table in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteTable {
+    writer: Worker,
+    reader: Worker,
+}
+
+impl SqliteTable {
+    /// Opens the table in `folder`, which must exist; creates it if `create`. Blocks; needs no runtime.
+    ///
+    /// # Errors
+    /// `CannotOpen` (absent, read-only, not a Tidelog table), `Newer`, `Damaged`, `Unavailable` (locked, disk full).
+    pub fn open(folder: &Path, create: bool) -> Result<Self> {
+        let (writer, reader) = open::connections(folder, create)?;
+        let start =
+            |name, conn| Worker::start(name, conn).map_err(|error| open::cannot(folder, error.to_string()));
+        Ok(Self { writer: start("tidelog-write", writer)?, reader: start("tidelog-read", reader)? })
+    }
+
+    /// A read: one statement, or several that need not agree.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> TableResult<T> {
+        self.reader.ask(move |conn| read(conn).map_err(|error| errors::map(error, Stage::Read))).await
+    }
+
+    /// A transaction that begins with the write lock, so that what it reads stays true until it commits.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> TableResult<T> {
+        self.writer.ask(move |conn| transaction(conn, work)).await
+    }
+}
+
+fn transaction<T>(
+    conn: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, TableError> {
+    let run = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
+    // Left open only if an earlier ROLLBACK failed.
+    if !conn.is_autocommit() {
+        run("ROLLBACK").map_err(|error| errors::map(error, Stage::BeforeCommit))?;
+    }
+    run("BEGIN IMMEDIATE").map_err(|error| errors::map(error, Stage::BeforeCommit))?;
+    let (error, stage) = match work(conn) {
+        Ok(value) => match run("COMMIT") {
+            Ok(()) => return Ok(value),
+            Err(error) => (error, Stage::Commit),
+        },
+        Err(error) => (error, Stage::BeforeCommit),
+    };
+    // Many errors end the transaction by themselves, and then there is nothing to roll back.
+    if !conn.is_autocommit()
+        && let Err(rollback) = run("ROLLBACK")
+    {
+        tracing::warn!(%rollback, "a transaction could not be rolled back; the next request tries again");
+    }
+    Err(errors::map(error, stage))
+}
+
+const GET: &str = "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 AND sk = ?2";
+const NEWEST: &str = "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 ORDER BY sk DESC LIMIT 1";
+const RANGE: &str =
+    "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 AND sk >= ?2 ORDER BY sk LIMIT ?3";
+const PUT: &str = "INSERT INTO items (pk, sk, id, time_ms, body, hint) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                   ON CONFLICT DO NOTHING";
+const REPLACE: &str = "UPDATE items SET id = ?3, time_ms = ?4, body = ?5, hint = ?6 \
+                       WHERE pk = ?1 AND sk = ?2 AND id = ?7";
+const DELETE: &str = "DELETE FROM items WHERE pk = ?1 AND sk = ?2 AND id = ?3";
+
+fn item_of(row: &Row<'_>) -> rusqlite::Result<Item> {
+    let id: [u8; 16] = row.get(1)?;
+    let body: Option<Vec<u8>> = row.get(3)?;
+    Ok(Item {
+        sk: row.get(0)?,
+        id: u128::from_be_bytes(id),
+        time_ms: row.get(2)?,
+        body: body.map(Bytes::from),
+        hint: row.get(4)?,
+    })
+}
+
+fn get(conn: &Connection, pk: &str, sk: u64) -> rusqlite::Result<Option<Item>> {
+    conn.prepare_cached(GET)?.query_row(params![pk, sk], item_of).optional()
+}
+
+fn put_if_absent(conn: &Connection, pk: &str, item: &Item) -> rusqlite::Result<Put> {
+    let id = item.id.to_be_bytes();
+    let stored = conn.prepare_cached(PUT)?.execute(params![
+        pk,
+        item.sk,
+        id,
+        item.time_ms,
+        item.body.as_deref(),
+        item.hint
+    ])?;
+    if stored == 1 {
+        return Ok(Put::Stored);
+    }
+    // Under the write lock: what refused the row is still there.
+    get(conn, pk, item.sk)?.map(Put::Exists).ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn range(conn: &Connection, pk: &str, from: u64, limit: usize) -> rusqlite::Result<Page> {
+    let mut page = Page { items: Vec::new(), more: false };
+    let mut statement = conn.prepare_cached(RANGE)?;
+    let mut rows = statement.query(params![pk, from, limit + 1])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        if page.items.len() == limit {
+            page.more = true;
+            break;
+        }
+        let item = item_of(row)?;
+        bytes += item.stored_bytes(pk);
+        // A first item that is larger than a page was not put by us; it is shown rather than looped over.
+        if bytes > PAGE_BYTES && !page.items.is_empty() {
+            page.more = true;
+            break;
+        }
+        page.items.push(item);
+    }
+    Ok(page)
+}
+
+#[async_trait]
+impl Table for SqliteTable {
+    fn name(&self) -> &str {
+        "local"
+    }
+
+    async fn put_if_absent(&self, pk: &str, item: &Item) -> TableResult<Put> {
+        check_item(pk, item)?;
+        let (pk, item) = (pk.to_owned(), item.clone());
+        self.write(move |conn| put_if_absent(conn, &pk, &item)).await
+    }
+
+    // Every read is a strong one: it begins at the last commit of any process.
+    async fn get(&self, pk: &str, sk: u64, _: Consistency) -> TableResult<Option<Item>> {
+        check_key(pk, sk)?;
+        let pk = pk.to_owned();
+        self.read(move |conn| get(conn, &pk, sk)).await
+    }
+
+    async fn newest(&self, pk: &str, _: Consistency) -> TableResult<Option<Item>> {
+        check_key(pk, 0)?;
+        let pk = pk.to_owned();
+        self.read(move |conn| conn.prepare_cached(NEWEST)?.query_row([pk], item_of).optional()).await
+    }
+
+    async fn range(&self, pk: &str, from: u64, limit: usize, _: Consistency) -> TableResult<Page> {
+        check_key(pk, from)?;
+        let (pk, limit) = (pk.to_owned(), check_limit(limit)?);
+        self.read(move |conn| range(conn, &pk, from, limit)).await
+    }
+
+    async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
+        check_item(pk, item)?;
+        let (pk, item) = (pk.to_owned(), item.clone());
+        self.write(move |conn| {
+            let (id, expect) = (item.id.to_be_bytes(), expect.to_be_bytes());
+            let body = item.body.as_deref();
+            let row = params![pk, item.sk, id, item.time_ms, body, item.hint, expect];
+            Ok(conn.prepare_cached(REPLACE)?.execute(row)? == 1)
+        })
+        .await
+    }
+
+    async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool> {
+        check_key(pk, sk)?;
+        let pk = pk.to_owned();
+        let expect = expect.to_be_bytes();
+        self.write(move |conn| Ok(conn.prepare_cached(DELETE)?.execute(params![pk, sk, expect])? == 1)).await
+    }
+}
+
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A thread that owns a connection, and the way to ask it.
+#[derive(Debug)]
+struct Worker {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Worker {
+    /// The thread ends, and the connection closes, when the worker is dropped and what it was asked is done.
+    fn start(name: &str, conn: Connection) -> std::io::Result<Self> {
+        let (jobs, mut asked) = mpsc::channel::<Job>(SQLITE_QUEUE);
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Some(job) = asked.blocking_recv() {
+                job(&conn);
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, TableError> + Send + 'static,
+    ) -> TableResult<T> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move |conn: &Connection| {
+            if !answer.is_closed() {
+                // Nobody may be waiting any more; what was done stays done.
+                let _ = answer.send(work(conn));
+            }
+        });
+        let stopped = "the table's thread has stopped; restart the process";
+        self.jobs.send(job).await.map_err(|_| TableError::Refused(stopped.to_owned()))?;
+        let value = answered.await.map_err(|_| TableError::NoAnswer(stopped.to_owned()))??;
+        Ok(Answer { value, store_time_ms: None })
+    }
+}
