@@ -161,6 +161,10 @@ pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 pub const FETCH_BYTES_DEFAULT: usize = 8 << 20;
 /// Records one fetch returns at most.
 pub const FETCH_RECORDS_DEFAULT: usize = 100_000;
+/// Slices one fetch reads at most.
+pub const SLICES_PER_FETCH: usize = 1_024;
+/// Commits whose inline bodies one query brings at most.
+pub const INLINE_READ_SLOTS: u64 = 256;
 /// Objects up to this size are read whole.
 pub const WHOLE_OBJECT_BYTES: u64 = 1 << 20;
 /// Bytes of verified segments kept by a reader.

@@ -248,6 +248,11 @@ pub struct Dead {
 }
 
 impl View {
+    /// No commit was applied.
+    pub fn is_empty(&self) -> bool {
+        self.slot == 0
+    }
+
     /// A topic by name.
     pub fn topic(&self, name: &str) -> Option<(TopicId, &Topic)> {
         let id = *self.names.get(name)?;

@@ -1,0 +1,407 @@
+//! A consumer: follows the partitions of one topic, in offset order within each, as a [`Stream`].
+//!
+//! It writes nothing, unless it is told to store group offsets.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::BoxFuture;
+
+use super::{FetchLimits, Fetched, Fetcher, Run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Ledger;
+use crate::ledger::action::{Action, GroupOffset, GroupOffsets};
+use crate::limits;
+use crate::record::{ConsumerRecord, Offset};
+
+/// Where to begin or end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The log start.
+    Start,
+    /// The end, as it is when the consumer starts.
+    End,
+    /// This offset.
+    Offset(Offset),
+    /// The first record at or after this time, µs since 1970.
+    Time(i64),
+}
+
+/// A consumer's settings. Data only; see [`ConsumerBuilder`](crate::ConsumerBuilder) for what each does.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Which partitions; `None`: all that there are, and those that are added.
+    pub partitions: Option<Vec<u32>>,
+    /// Where to begin; a group's stored offset comes first.
+    pub from: Position,
+    /// Where to end; `None`: follow.
+    pub until: Option<Position>,
+    /// Consumer group whose stored offsets are used.
+    pub group: Option<String>,
+    /// Bytes of one fetch.
+    pub fetch_bytes_max: usize,
+    /// Bytes of decoded segments kept.
+    pub cache_bytes: u64,
+}
+
+impl Default for ConsumerSettings {
+    fn default() -> Self {
+        Self {
+            partitions: None,
+            from: Position::Start,
+            until: None,
+            group: None,
+            fetch_bytes_max: limits::FETCH_BYTES_DEFAULT,
+            cache_bytes: limits::CACHE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// A record with the place it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: u32,
+    /// The record.
+    pub record: ConsumerRecord,
+}
+
+/// One partition on its way.
+#[derive(Debug)]
+struct Track {
+    partition: u32,
+    /// The next offset to hand out.
+    next: Offset,
+    until: Option<Offset>,
+    ready: VecDeque<Run>,
+    /// Rows of the first run handed out already.
+    taken: usize,
+    /// Where the next fetch begins.
+    fetch_at: Offset,
+    fetching: Option<tokio::task::JoinHandle<Result<Fetched>>>,
+}
+
+impl Track {
+    fn new(partition: u32, next: Offset, until: Option<Offset>) -> Self {
+        Self { partition, next, until, ready: VecDeque::new(), taken: 0, fetch_at: next, fetching: None }
+    }
+
+    fn is_done(&self) -> bool {
+        self.until.is_some_and(|until| self.next >= until)
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        if let Some(fetching) = &self.fetching {
+            fetching.abort();
+        }
+    }
+}
+
+/// Follows a topic. See the module.
+pub struct Consumer {
+    // `None` only while a `Stream` poll holds it.
+    inner: Option<Box<Inner>>,
+    polling: Option<BoxFuture<'static, Polled>>,
+}
+
+/// The consumer's state comes back with what was found.
+type Polled = (Box<Inner>, Option<Result<Message>>);
+
+struct Inner {
+    ledger: Ledger,
+    fetcher: Fetcher,
+    topic: Arc<str>,
+    settings: ConsumerSettings,
+    tracks: Vec<Track>,
+    turn: usize,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    /// Looks up where to begin and end.
+    pub async fn start(ledger: Ledger, topic: &str, settings: ConsumerSettings) -> Result<Self> {
+        let fetcher = Fetcher::new(ledger.clone(), settings.cache_bytes);
+        let mut inner = Inner { ledger, fetcher, topic: topic.into(), settings, tracks: Vec::new(), turn: 0 };
+        inner.assign().await?;
+        Ok(Self { inner: Some(Box::new(inner)), polling: None })
+    }
+
+    /// The next record; `None`: `until` is reached. Cancel-safe: a dropped call loses no record.
+    pub async fn next_message(&mut self) -> Option<Result<Message>> {
+        use futures::StreamExt;
+        self.next().await
+    }
+
+    /// Goes on at `offset` of `partition`. Fails while a poll is under way on another task.
+    pub async fn seek(&mut self, partition: u32, offset: Offset) -> Result<()> {
+        let inner = self.settled().await?;
+        let unknown = || Error::invalid("partition", format!("{partition} is not consumed here"));
+        let track = inner.tracks.iter_mut().find(|track| track.partition == partition).ok_or_else(unknown)?;
+        let until = track.until;
+        *track = Track::new(partition, offset, until);
+        Ok(())
+    }
+
+    /// The next offset of each partition.
+    pub async fn positions(&mut self) -> Result<Vec<(u32, Offset)>> {
+        let inner = self.settled().await?;
+        Ok(inner.tracks.iter().map(|track| (track.partition, track.next)).collect())
+    }
+
+    /// Stores the positions as the group's offsets: all that was handed out counts as done.
+    pub async fn store_offsets(&mut self) -> Result<()> {
+        let inner = self.settled().await?;
+        let Some(group) = inner.settings.group.clone() else {
+            return Err(Error::invalid("group", "is not set: there is nowhere to store offsets"));
+        };
+        let (id, epochs) = inner.ledger.chain.view(|view| {
+            let (id, topic) = view.topic_or_unknown(&inner.topic)?;
+            let epoch = |track: &Track| {
+                topic.partitions.get(track.partition as usize).map_or(-1, |p| p.leader_epoch() as i32)
+            };
+            Ok::<_, Error>((id, inner.tracks.iter().map(epoch).collect::<Vec<_>>()))
+        })??;
+        let offset = |(track, leader_epoch): (&Track, i32)| GroupOffset {
+            topic: id,
+            partition: track.partition,
+            offset: Some(track.next),
+            leader_epoch,
+            metadata: String::new(),
+        };
+        let offsets: Vec<GroupOffset> = inner.tracks.iter().zip(epochs).map(offset).collect();
+        for offsets in offsets.chunks(limits::GROUP_OFFSETS_PER_COMMIT_MAX) {
+            let (group, offsets) = (group.clone(), offsets.to_vec());
+            let stored = GroupOffsets { group, member: String::new(), generation: -1, offsets };
+            inner.ledger.act(Action::Offsets(stored)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a poll that was given up half way; what it found is kept.
+    async fn settled(&mut self) -> Result<&mut Inner> {
+        self.polling = match self.polling.take() {
+            None => None,
+            Some(polling) => {
+                // A poll that waits for records would wait on: let it look once more, then take it back.
+                let (mut inner, found) = polling.await;
+                if let Some(Ok(message)) = found {
+                    inner.put_back(message);
+                }
+                self.inner = Some(inner);
+                None
+            }
+        };
+        self.inner.as_deref_mut().ok_or(Error::Closed { what: "the consumer" })
+    }
+}
+
+impl Stream for Consumer {
+    type Item = Result<Message>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.polling.is_none() {
+            let Some(mut inner) = self.inner.take() else { return Poll::Ready(None) };
+            // Most records are at hand: no future is made for them.
+            if let Some(message) = inner.ready() {
+                self.inner = Some(inner);
+                return Poll::Ready(Some(Ok(message)));
+            }
+            self.polling = Some(Box::pin(async move {
+                let found = inner.advance().await;
+                (inner, found)
+            }));
+        }
+        let Some(polling) = self.polling.as_mut() else { return Poll::Ready(None) };
+        match polling.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready((inner, found)) => {
+                self.polling = None;
+                self.inner = Some(inner);
+                Poll::Ready(found)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A record that is in memory already, from the partition whose turn it is.
+    fn ready(&mut self) -> Option<Message> {
+        for step in 0..self.tracks.len() {
+            let index = (self.turn + step) % self.tracks.len();
+            let track = &mut self.tracks[index];
+            let Some(run) =
+                track.ready.front().filter(|_| track.until.is_none_or(|until| track.next < until))
+            else {
+                continue;
+            };
+            let record = run.record(track.taken);
+            track.taken += 1;
+            track.next = record.offset + 1;
+            if track.taken == run.rows.len() {
+                track.ready.pop_front();
+                track.taken = 0;
+                // Runs are handed out whole, so that a partition's records come together; then the next has its turn.
+                self.turn = index + 1;
+            } else {
+                self.turn = index;
+            }
+            return Some(Message { topic: self.topic.clone(), partition: track.partition, record });
+        }
+        None
+    }
+
+    /// A message that nobody took goes to the front again.
+    fn put_back(&mut self, message: Message) {
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.partition == message.partition) {
+            let until = track.until;
+            *track = Track::new(message.partition, message.record.offset, until);
+        }
+    }
+
+    /// Fetches until there is a record, or the end is reached.
+    async fn advance(&mut self) -> Option<Result<Message>> {
+        loop {
+            if let Err(error) = self.start_fetches() {
+                return Some(Err(error));
+            }
+            if let Some(message) = self.ready() {
+                return Some(Ok(message));
+            }
+            let pending = self.tracks.iter_mut().filter_map(|track| track.fetching.as_mut());
+            let pending: Vec<_> = pending.collect();
+            if pending.is_empty() {
+                if self.tracks.iter().all(Track::is_done) && self.settings.until.is_some() {
+                    return None;
+                }
+                if let Err(error) = self.wait_for_commit().await {
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            let (fetched, index, _) = futures::future::select_all(pending).await;
+            let fetched = fetched.unwrap_or(Err(Error::Closed { what: "the runtime" }));
+            let track = self.tracks.iter_mut().filter(|track| track.fetching.is_some()).nth(index)?;
+            track.fetching = None;
+            match fetched {
+                Ok(fetched) => {
+                    track.fetch_at = fetched.next;
+                    track.ready.extend(fetched.runs);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Read-ahead: one fetch a partition, while at most two runs of it wait.
+    fn start_fetches(&mut self) -> Result<()> {
+        let ends: Vec<Offset> = self.ledger.chain.view(|view| {
+            let (_, topic) = view.topic_or_unknown(&self.topic)?;
+            let end = |track: &Track| topic.partitions.get(track.partition as usize).map_or(0, |p| p.next);
+            Ok::<_, Error>(self.tracks.iter().map(end).collect())
+        })??;
+        for (track, end) in self.tracks.iter_mut().zip(ends) {
+            let enough = track.until.is_some_and(|until| track.fetch_at >= until);
+            if track.fetching.is_some() || enough || track.ready.len() > 2 || track.fetch_at >= end {
+                // At or past the end there is nothing to fetch, unless the offset is out of range.
+                if track.fetch_at <= end || track.fetching.is_some() || enough {
+                    continue;
+                }
+            }
+            let (fetcher, topic, partition, at) =
+                (self.fetcher.clone(), self.topic.clone(), track.partition, track.fetch_at);
+            let limits = FetchLimits { bytes_max: self.settings.fetch_bytes_max, ..FetchLimits::default() };
+            track.fetching =
+                Some(tokio::spawn(async move { fetcher.fetch(&topic, partition, at, limits).await }));
+        }
+        Ok(())
+    }
+
+    /// Follows the ledger: one query serves every partition. A store that does not answer is asked again.
+    async fn wait_for_commit(&mut self) -> Result<()> {
+        let chain = &self.ledger.chain;
+        let deadline = chain.env.monotonic() + Duration::from_millis(limits::POLL_MS_MAX);
+        let slot = chain.slot();
+        match chain.wait_past(slot, deadline).await {
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(%error, "cannot read the ledger; trying again");
+                chain.pause(4).await;
+            }
+            other => other?,
+        }
+        if chain.slot() > slot && self.settings.partitions.is_none() && self.settings.until.is_none() {
+            self.add_partitions()?;
+        }
+        Ok(())
+    }
+
+    /// Partitions that were added since are read from their start.
+    fn add_partitions(&mut self) -> Result<()> {
+        let count =
+            self.ledger.chain.view(|view| view.topic(&self.topic).map_or(0, |(_, t)| t.partitions.len()))?;
+        for partition in self.tracks.len() as u32..count as u32 {
+            self.tracks.push(Track::new(partition, 0, None));
+        }
+        Ok(())
+    }
+
+    async fn assign(&mut self) -> Result<()> {
+        let chain = &self.ledger.chain;
+        let group = self.settings.group.clone();
+        let (partitions, stored) = chain
+            .fresh_view(chain.tick(), |view| {
+                let (id, topic) = view.topic_or_unknown(&self.topic)?;
+                let offsets = group.and_then(|group| view.groups.get(&group)).map(|group| &group.offsets);
+                let stored =
+                    |p: usize| offsets.and_then(|o| o.get(&(id, p as u32))).map(|stored| stored.offset);
+                let bounds = topic.partitions.iter().enumerate();
+                let bounds = bounds.map(|(p, found)| (found.log_start, found.next, stored(p)));
+                Ok::<_, Error>((topic.partitions.len() as u32, bounds.collect::<Vec<_>>()))
+            })
+            .await??;
+        let wanted = self.settings.partitions.clone().unwrap_or_else(|| (0..partitions).collect());
+        for partition in wanted {
+            let unknown = || Error::UnknownPartition { topic: self.topic.to_string(), partition, partitions };
+            let (log_start, end, stored) = *stored.get(partition as usize).ok_or_else(unknown)?;
+            let from = match stored {
+                // Records below the log start are gone; a group goes on with what is left.
+                Some(stored) => stored.max(log_start),
+                None => self.resolve(self.settings.from, partition, (log_start, end)).await?,
+            };
+            let until = match self.settings.until {
+                None => None,
+                Some(until) => Some(self.resolve(until, partition, (log_start, end)).await?),
+            };
+            self.tracks.push(Track::new(partition, from, until));
+        }
+        Ok(())
+    }
+
+    async fn resolve(
+        &self,
+        position: Position,
+        partition: u32,
+        (start, end): (Offset, Offset),
+    ) -> Result<Offset> {
+        Ok(match position {
+            Position::Start => start,
+            Position::End => end,
+            Position::Offset(offset) => offset,
+            Position::Time(time_us) => {
+                self.fetcher.offset_at(&self.topic, partition, time_us).await?.unwrap_or(end)
+            }
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! 5 · Fetch: offset → slices of one view → bytes → verified rows.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `load` | gets a slice's rows: one GET a run, verified before they are parsed, cached |
+//! | `consumer` | follows partitions: a `Stream` |
+//!
+//! Fetch never writes and never lists (L6): an object is read because a committed slice names it.
+
+mod consumer;
+mod load;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use consumer::{Consumer, ConsumerSettings, Message, Position};
+use load::Loader;
+
+use crate::batch::Rows;
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::ledger::action::TimestampType;
+use crate::ledger::view::{Slice, View};
+use crate::limits;
+use crate::record::{ConsumerRecord, Offset, TopicId};
+
+/// How much one fetch answers with, and how long it waits for something.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchLimits {
+    /// Bytes of keys, values and headers, unless the first record alone is larger.
+    pub bytes_max: usize,
+    /// Records.
+    pub records_max: usize,
+    /// Time to wait at the end of the partition before the answer is empty, ms.
+    pub wait_ms: u64,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self {
+            bytes_max: limits::FETCH_BYTES_DEFAULT,
+            records_max: limits::FETCH_RECORDS_DEFAULT,
+            wait_ms: 0,
+        }
+    }
+}
+
+/// The answer of a fetch.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Runs of consecutive records.
+    pub runs: Vec<Run>,
+    /// Where to go on.
+    pub next: Offset,
+    /// First readable offset.
+    pub log_start: Offset,
+    /// One past the last readable offset.
+    pub high_watermark: Offset,
+}
+
+impl Fetched {
+    /// The records in order.
+    pub fn records(&self) -> impl Iterator<Item = ConsumerRecord> {
+        self.runs.iter().flat_map(|run| (0..run.rows.len()).map(|i| run.record(i)))
+    }
+}
+
+/// Consecutive records of one slice.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Offset of the first.
+    pub base: Offset,
+    /// The records.
+    pub rows: Rows,
+    /// Under `LogAppendTime` the time that all of them have, µs.
+    pub append_us: Option<i64>,
+}
+
+impl Run {
+    /// The `i`-th record. Its bytes are shared, not copied.
+    pub fn record(&self, i: usize) -> ConsumerRecord {
+        let mut record = self.rows.record(i, self.base + i as u64);
+        record.timestamp_us = self.append_us.unwrap_or(record.timestamp_us);
+        record
+    }
+}
+
+/// Reads partitions of one log. Cheap to clone; the clones share the cache.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    ledger: Ledger,
+    loader: Arc<Loader>,
+}
+
+/// What a fetch is going to read: slices of one view (R4).
+struct Plan {
+    id: TopicId,
+    topic: Arc<str>,
+    slices: Vec<Slice>,
+    log_start: Offset,
+    high_watermark: Offset,
+    /// The view's commit.
+    slot: u64,
+}
+
+impl Fetcher {
+    /// A fetcher with a cache of `cache_bytes`.
+    pub fn new(ledger: Ledger, cache_bytes: u64) -> Self {
+        Self { ledger, loader: Arc::new(Loader::new(cache_bytes)) }
+    }
+
+    /// Records of a partition from `offset` on. At the end it waits up to `wait_ms`, and its empty answer rests on a tail
+    /// read that is at most a second old (L4). Below the log start or past the end: [`Error::OffsetOutOfRange`].
+    pub async fn fetch(
+        &self,
+        topic: &str,
+        partition: u32,
+        offset: Offset,
+        limits: FetchLimits,
+    ) -> Result<Fetched> {
+        let chain = &self.ledger.chain;
+        let tick = chain.tick();
+        let deadline = chain.env.monotonic() + Duration::from_millis(limits.wait_ms);
+        let mut plan = match self.plan(topic, partition, offset, limits) {
+            Ok(plan) => plan,
+            Err(Error::Poisoned { cause }) => return Err(Error::Poisoned { cause }),
+            // A "no" must be checked by a read that began after the request came in.
+            Err(_) => {
+                chain.refresh(tick).await?;
+                self.plan(topic, partition, offset, limits)?
+            }
+        };
+        if plan.slices.is_empty() && chain.age() > Duration::from_millis(limits::EMPTY_FETCH_AGE_MS) {
+            chain.refresh(tick).await?;
+            plan = self.plan(topic, partition, offset, limits)?;
+        }
+        while plan.slices.is_empty() && chain.env.monotonic() < deadline {
+            chain.wait_past(plan.slot, deadline).await?;
+            plan = self.plan(topic, partition, offset, limits)?;
+        }
+        match self.read(&plan, partition, offset, limits).await {
+            // Merged, stripped or trimmed in between: look again, once, with a fresh view.
+            Err(Error::Superseded { .. }) => {
+                chain.refresh(chain.tick()).await?;
+                plan = self.plan(topic, partition, offset, limits)?;
+                let again = self.read(&plan, partition, offset, limits).await;
+                again.map_err(|error| match error {
+                    Error::Superseded { what } => {
+                        Error::damaged(format!("{topic}/{partition} at offset {offset}"), what)
+                    }
+                    other => other,
+                })
+            }
+            other => other,
+        }
+    }
+
+    fn plan(&self, topic: &str, partition: u32, offset: Offset, limits: FetchLimits) -> Result<Plan> {
+        self.ledger.chain.view(|view| plan(view, topic, partition, offset, limits))?
+    }
+
+    async fn read(
+        &self,
+        plan: &Plan,
+        partition: u32,
+        offset: Offset,
+        limits: FetchLimits,
+    ) -> Result<Fetched> {
+        let mut fetched = Fetched {
+            runs: Vec::new(),
+            next: offset,
+            log_start: plan.log_start,
+            high_watermark: plan.high_watermark,
+        };
+        let (mut bytes, mut records) = (0, 0);
+        let all = self.loader.rows(&self.ledger.chain, plan.id, &plan.topic, partition, &plan.slices).await?;
+        for (slice, rows) in plan.slices.iter().zip(all) {
+            let from = (fetched.next - slice.base) as usize;
+            let fit =
+                fitting(&rows, from, limits.bytes_max.saturating_sub(bytes), limits.records_max - records);
+            // One record at least, or nobody would get on.
+            let take = if fetched.runs.is_empty() { fit.0.max(1) } else { fit.0 };
+            if take == 0 {
+                break;
+            }
+            let whole = from + take == rows.len();
+            bytes += fit.1;
+            records += take;
+            let append_us = match slice.time_type {
+                TimestampType::CreateTime => None,
+                TimestampType::LogAppendTime => Some(slice.append_ms.saturating_mul(1_000)),
+            };
+            fetched.runs.push(Run { base: fetched.next, rows: rows.slice(from, take), append_us });
+            fetched.next += take as u64;
+            if !whole {
+                break;
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Log start and high watermark, from a read that begins now.
+    pub async fn watermarks(&self, topic: &str, partition: u32) -> Result<(Offset, Offset)> {
+        let chain = &self.ledger.chain;
+        let look =
+            |view: &View| view.partition_or_unknown(topic, partition).map(|(_, _, p)| (p.log_start, p.next));
+        chain.fresh_view(chain.tick(), look).await?
+    }
+
+    /// The first offset whose timestamp is at or after `time_us`; `None`: there is none yet. Bisects on the running
+    /// maximum of timestamps, then looks into one slice.
+    pub async fn offset_at(&self, topic: &str, partition: u32, time_us: i64) -> Result<Option<Offset>> {
+        let chain = &self.ledger.chain;
+        let found = chain
+            .fresh_view(chain.tick(), |view| {
+                let (id, known, p) = view.partition_or_unknown(topic, partition)?;
+                let first = p.slices.partition_point(|slice| slice.time_us_running < time_us);
+                let slice = p.slices.get(first).cloned();
+                Ok::<_, Error>(
+                    slice.map(|slice| (id, Arc::<str>::from(known.name.as_str()), slice, p.log_start)),
+                )
+            })
+            .await??;
+        let Some((id, name, slice, log_start)) = found else { return Ok(None) };
+        if slice.time_type == TimestampType::LogAppendTime {
+            return Ok(Some(slice.base.max(log_start)));
+        }
+        let rows = self.loader.rows(chain, id, &name, partition, std::slice::from_ref(&slice)).await?;
+        let at = rows.first().and_then(|rows| (0..rows.len()).find(|i| rows.timestamp_us(*i) >= time_us));
+        Ok(Some((slice.base + at.unwrap_or(0) as u64).max(log_start)))
+    }
+}
+
+fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchLimits) -> Result<Plan> {
+    let (id, known, found) = view.partition_or_unknown(topic, partition)?;
+    let high_watermark = found.next;
+    if offset < found.log_start || offset > high_watermark {
+        let (topic, log_start) = (topic.to_owned(), found.log_start);
+        return Err(Error::OffsetOutOfRange { topic, partition, offset, log_start, high_watermark });
+    }
+    if offset < found.first_unmerged() {
+        return Err(Error::Newer {
+            what: format!("offset {offset} of {topic}/{partition} lies in a merged segment"),
+        });
+    }
+    let mut slices = Vec::new();
+    let (mut records, mut bytes) = (0u64, 0usize);
+    for slice in found.slices_from(offset) {
+        slices.push(slice.clone());
+        records += slice.end() - slice.base.max(offset);
+        bytes += slice_bytes(slice);
+        if records >= limits.records_max as u64
+            || bytes >= limits.bytes_max
+            || slices.len() >= limits::SLICES_PER_FETCH
+        {
+            break;
+        }
+    }
+    Ok(Plan {
+        id,
+        topic: known.name.as_str().into(),
+        slices,
+        log_start: found.log_start,
+        high_watermark,
+        slot: view.slot,
+    })
+}
+
+/// About how many bytes a slice brings: its share of its row group.
+fn slice_bytes(slice: &Slice) -> usize {
+    match &slice.place {
+        crate::ledger::view::Place::Inline { length, .. } => *length as usize,
+        crate::ledger::view::Place::Object(_, layout) => {
+            layout.groups.get(slice.group as usize).map_or(0, |group| group.length as usize)
+        }
+    }
+}
+
+/// How many rows from `from` on fit both limits, and their bytes.
+fn fitting(rows: &Rows, from: usize, bytes_max: usize, records_max: usize) -> (usize, usize) {
+    let left = (rows.len() - from).min(records_max);
+    let whole = rows.slice(from, left).raw_bytes();
+    if whole <= bytes_max {
+        return (left, whole);
+    }
+    let (mut take, mut bytes) = (0, 0);
+    while take < left {
+        let row = rows.slice(from + take, 1).raw_bytes();
+        if bytes + row > bytes_max {
+            break;
+        }
+        (take, bytes) = (take + 1, bytes + row);
+    }
+    (take, bytes)
+}

@@ -1,0 +1,130 @@
+//! The main job, end to end, on memory and on a folder: produce, commit, fetch, consume.
+
+use futures::StreamExt;
+use tidelog_core::ledger::action::{Identity, IdentityKind, ProducerKey};
+use tidelog_core::{Error, Log, Position, Record};
+
+async fn consume_all(log: &Log, topic: &str) -> Vec<(u32, u64, Vec<u8>)> {
+    let consumer = log.consumer(topic).until(Position::End).build().await.unwrap();
+    let all: Vec<_> = consumer.collect().await;
+    all.into_iter()
+        .map(|message| {
+            let message = message.unwrap();
+            (message.partition, message.record.offset, message.record.value.unwrap().to_vec())
+        })
+        .collect()
+}
+
+async fn main_job(url: &str) {
+    let log = Log::open(url).await.unwrap();
+    log.admin().create_topic("logs", 3, &[]).await.unwrap();
+    let producer = log.producer().build().unwrap();
+    let mut deliveries = Vec::new();
+    for i in 0..5_000u32 {
+        let record = Record::keyed(format!("k{}", i % 10), format!("line {i} {}", "x".repeat(100)));
+        deliveries.push(producer.enqueue("logs", None, record, None).await.unwrap());
+    }
+    producer.flush().await.unwrap();
+    let mut acked = Vec::new();
+    for (i, delivery) in deliveries.into_iter().enumerate() {
+        let metadata = delivery.wait().await.unwrap();
+        acked.push((
+            metadata.partition,
+            metadata.offset.unwrap(),
+            format!("line {i} {}", "x".repeat(100)).into_bytes(),
+        ));
+    }
+    acked.sort();
+    let mut found = consume_all(&log, "logs").await;
+    found.sort();
+    assert_eq!(acked, found);
+    // Small batches ride inside their commit and read back the same.
+    let metadata = producer.send("logs", Record::keyed("k1", "small")).await.unwrap();
+    let fetcher = log.fetcher();
+    let fetched = fetcher.fetch("logs", metadata.partition, metadata.offset.unwrap(), Default::default());
+    let fetched = fetched.await.unwrap();
+    assert_eq!(fetched.records().next().unwrap().value.unwrap(), "small");
+    producer.close().await.unwrap();
+    if url != "memory:" {
+        let again = Log::open_existing(url).await.unwrap();
+        assert_eq!(consume_all(&again, "logs").await.len(), 5_001);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn main_job_in_memory() {
+    main_job("memory:").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn main_job_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    main_job(folder.path().join("store").to_str().unwrap()).await;
+}
+
+fn dense(first: u64, last: u64, epoch: u16) -> Identity {
+    let key = ProducerKey { kind: IdentityKind::Dense, producer: 7 };
+    Identity { key, epoch, first_sequence: first, last_sequence: last }
+}
+
+#[tokio::test]
+async fn idempotent_producers_get_kafkas_answers() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().build().unwrap();
+    let send = async |first: u64, last: u64, epoch: u16| {
+        let records: Vec<Record> = (first..=last).map(|i| Record::value(format!("{i}"))).collect();
+        let deliveries = producer.send_batch("t", 0, &records, dense(first, last, epoch)).await?;
+        deliveries.into_iter().next().unwrap().wait().await
+    };
+    assert_eq!(send(0, 2, 0).await.unwrap().offset, Some(0));
+    assert_eq!(send(3, 3, 0).await.unwrap().offset, Some(3));
+    let again = send(0, 2, 0).await.unwrap();
+    assert_eq!((again.offset, again.duplicate), (Some(0), true));
+    assert!(matches!(send(9, 9, 0).await, Err(Error::OutOfOrderSequence { expected: 4, got: 9, .. })));
+    assert_eq!(send(0, 0, 1).await.unwrap().offset, Some(4));
+    assert!(matches!(send(4, 4, 0).await, Err(Error::ProducerFenced { current: 1, got: 0, .. })));
+    let stranger = Identity { key: ProducerKey { kind: IdentityKind::Dense, producer: 8 }, ..dense(5, 5, 0) };
+    let unknown = producer.send_batch("t", 0, &[Record::value("x")], stranger).await.unwrap();
+    assert!(matches!(
+        unknown.into_iter().next().unwrap().wait().await,
+        Err(Error::UnknownProducer { got: 5, .. })
+    ));
+    assert_eq!(log.admin().describe_topic("t").await.unwrap().partitions[0].high_watermark, 5);
+}
+
+#[tokio::test]
+async fn errors_say_what_is_true() {
+    let log = Log::open("memory:").await.unwrap();
+    let producer = log.producer().build().unwrap();
+    assert!(matches!(producer.send("none", Record::value("x")).await, Err(Error::UnknownTopic { .. })));
+    log.admin().create_topic("t", 2, &[("max.message.bytes".into(), "10".into())]).await.unwrap();
+    let error = producer.send("t", Record::value("12345678901")).await.unwrap_err();
+    assert_eq!(error.to_string(), "record is too large: 11, limit 10");
+    producer.send("t", Record::value("fits")).await.unwrap();
+    let error = log.fetcher().fetch("t", 0, 99, Default::default()).await.unwrap_err();
+    assert!(matches!(error, Error::OffsetOutOfRange { offset: 99, .. }), "{error}");
+    let error = log.admin().create_topic("t", 1, &[]).await.unwrap_err();
+    assert!(matches!(error, Error::TopicExists { .. }));
+}
+
+#[tokio::test]
+async fn groups_store_offsets_and_lag() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().build().unwrap();
+    for i in 0..10 {
+        producer.send("t", Record::value(format!("{i}"))).await.unwrap();
+    }
+    let mut consumer = log.consumer("t").group("g").until(Position::Offset(4)).build().await.unwrap();
+    while let Some(message) = consumer.next_message().await {
+        message.unwrap();
+    }
+    consumer.store_offsets().await.unwrap();
+    let lags = log.admin().describe_group("g").await.unwrap();
+    assert_eq!((lags[0].offset, lags[0].lag), (4, 6));
+    let mut consumer = log.consumer("t").group("g").until(Position::End).build().await.unwrap();
+    assert_eq!(consumer.next_message().await.unwrap().unwrap().record.offset, 4);
+    log.admin().delete_group("g").await.unwrap();
+    assert!(matches!(log.admin().describe_group("g").await, Err(Error::UnknownGroup { .. })));
+}
