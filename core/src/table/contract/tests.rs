@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::*;
 use super::check;
+use crate::env::SystemEnv;
 
 /// One way of being wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +127,8 @@ impl Table for WrongTable {
         if self.is(Wrong::CheckThenWrite)
             && self.inner.get(pk, item.sk, Consistency::Strong).await?.value.is_none()
         {
-            tokio::task::yield_now().await;
+            // Long enough for the others to have looked, too.
+            SystemEnv::shared().sleep(Duration::from_millis(2)).await;
             self.overwrite(pk, item).await?;
             return Ok(Answer { value: Put::Stored, store_time_ms: None });
         }
