@@ -23,7 +23,7 @@ pub const LEVEL: u32 = 1;
 /// The inline encoding that this release writes.
 const ENCODING_ROWS: u8 = 1;
 
-fn checksum(slot: u64, id: u128, bytes: &[u8]) -> u64 {
+pub(super) fn checksum(slot: u64, id: u128, bytes: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&slot.to_be_bytes());
     hasher.update(&id.to_be_bytes());

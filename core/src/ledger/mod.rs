@@ -20,6 +20,8 @@ pub mod codec;
 pub mod commit;
 pub mod decide;
 mod keep;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod wire;
 
