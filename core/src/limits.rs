@@ -103,8 +103,10 @@ pub const COLD_STARTS_MAX: u32 = 8;
 /// Batches of one producer in one partition that a duplicate is answered from (Kafka's five). Part of the format:
 /// with another number replays would differ.
 pub const PRODUCER_WINDOW: usize = 5;
-/// Producers one partition remembers before the oldest are due to expire.
-pub const PRODUCERS_PER_PARTITION: usize = 1_000;
+/// Producers of one kind that a ledger remembers, counted by partition, before the oldest expire.
+pub const PRODUCERS_MAX: usize = 100_000;
+/// Producers and groups silent for this long expire: a week.
+pub const EXPIRE_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Leader epochs one partition remembers. Part of the format, too.
 pub const LEADER_EPOCHS_KEPT: usize = 5;
 /// Partitions taken or let go by one commit.

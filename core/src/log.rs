@@ -129,6 +129,12 @@ impl ProducerBuilder {
         self
     }
 
+    /// Leads partitions: unkeyed records go to those, in few, long slices. For writers that live long.
+    pub fn lead(mut self, lead: bool) -> Self {
+        self.settings.lead = lead;
+        self
+    }
+
     /// How long a batch with an identity is tried again: two minutes unless set.
     pub fn delivery_timeout_ms(mut self, delivery_timeout_ms: u64) -> Self {
         self.settings.delivery_timeout_ms = delivery_timeout_ms;

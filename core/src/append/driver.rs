@@ -288,7 +288,7 @@ async fn redraw(shared: &Shared, cargo: &mut Cargo) -> Result<()> {
 }
 
 /// Tells the senders, and remembers whose batches failed.
-fn land(shared: &Shared, mut cargo: Cargo, results: Vec<BatchResult>, failed: &mut FailedKeys) {
+fn land(shared: &Arc<Shared>, mut cargo: Cargo, results: Vec<BatchResult>, failed: &mut FailedKeys) {
     if results.iter().any(|result| matches!(result, BatchResult::Failed(_))) {
         // What is sent after this moment goes into a later flight, and so does not overtake.
         let until = shared.seal_all(|own| {
@@ -316,6 +316,7 @@ fn land(shared: &Shared, mut cargo: Cargo, results: Vec<BatchResult>, failed: &m
         })
         .collect();
     shared.acked(&landed);
+    shared.lead(&landed);
     cargo.flight.land(landed);
     drop(cargo.permit);
     shared.landed(cargo.number);

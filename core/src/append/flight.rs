@@ -25,6 +25,8 @@ pub(super) struct TopicInfo {
     pub inline_bytes_max: usize,
     pub compression: Compression,
     pub time_type: TimestampType,
+    /// Partitions that this process leads: unkeyed records go there first.
+    pub led: Vec<u32>,
 }
 
 /// Who sent a record, if it is to be deduplicated: its place in the producer's own sequence.

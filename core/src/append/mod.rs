@@ -10,7 +10,7 @@ mod driver;
 mod flight;
 pub mod partitioner;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::ledger::action::{Identity, IdentityKind, LEDGER, ObjectRef, ProducerKey};
 use crate::ledger::commit::BatchResult;
 use crate::ledger::decide::timestamp_type;
+use crate::ledger::lead;
 use crate::ledger::view::{Topic, View};
 use crate::limits;
 use crate::objects::{ObjectName, Ulid};
@@ -48,6 +49,8 @@ pub struct ProducerSettings {
     pub compression: Option<Compression>,
     /// How long batches with an identity are proposed again.
     pub delivery_timeout_ms: u64,
+    /// Claim partitions that nobody leads, and take over from the silent. For writers that live long.
+    pub lead: bool,
     /// Give every record a sequence of this producer's own, so that no retry of the producer duplicates it.
     pub idempotent: bool,
 }
@@ -62,6 +65,7 @@ impl Default for ProducerSettings {
             compression: None,
             delivery_timeout_ms: limits::DELIVERY_TIMEOUT_MS_DEFAULT,
             idempotent: false,
+            lead: false,
         }
     }
 }
@@ -148,6 +152,9 @@ struct Sending {
     /// Where unkeyed records go until the next seal.
     sticky: BTreeMap<TopicId, u32>,
     own: Option<Own>,
+    /// Topics whose leaderless partitions were claimed once, and when partitions were last taken.
+    claimed: BTreeSet<TopicId>,
+    led_at: Option<Duration>,
     closed: bool,
 }
 
@@ -265,10 +272,15 @@ impl Producer {
         Ok(())
     }
 
-    /// Takes no more records, and waits for the acks of those it has.
+    /// Takes no more records, waits for the acks of those it has, and lets go of what it leads.
     pub async fn close(&self) -> Result<()> {
-        self.handle.shared.close();
-        self.flush().await
+        let shared = &self.handle.shared;
+        shared.close();
+        self.flush().await?;
+        match shared.settings.lead {
+            true => shared.ledger.let_go().await,
+            false => Ok(()),
+        }
     }
 }
 
@@ -320,6 +332,7 @@ impl Shared {
             inline_bytes_max: number(topic::INLINE_BYTES_MAX, limits::INLINE_BYTES_MAX),
             compression: self.settings.compression.or(codec).unwrap_or_default(),
             time_type: timestamp_type(topic),
+            led: if self.settings.lead { lead::led(topic, self.ledger.chain.who) } else { Vec::new() },
         }))
     }
 
@@ -357,7 +370,10 @@ impl Shared {
             }
             (None, Some(key)) => Ok(partitioner::keyed(key, topic.partitions)),
             (None, None) => {
-                let random = || (self.env().random_u64() % u64::from(topic.partitions)) as u32;
+                let random = || match topic.led.len() as u64 {
+                    0 => (self.env().random_u64() % u64::from(topic.partitions)) as u32,
+                    led => topic.led[(self.env().random_u64() % led) as usize],
+                };
                 let sticky = *sending.sticky.entry(topic.id).or_insert_with(random);
                 Ok(sticky.min(topic.partitions - 1))
             }
@@ -542,6 +558,43 @@ impl Shared {
         }
         chain.objects.put_new(&name, bytes).await?;
         Ok(object)
+    }
+
+    /// Claims its share of the topics it writes to, and takes over from leaders that fell silent. Off the ack path; a
+    /// failure costs nothing but conflicts.
+    fn lead(self: &Arc<Self>, landed: &[Landed]) {
+        if !self.settings.lead {
+            return;
+        }
+        let mut sending = self.sending();
+        let now = self.env().monotonic();
+        let calm = Duration::from_millis(limits::LEADER_SILENCE_MS);
+        if sending.led_at.is_some_and(|at| now.saturating_sub(at) < calm / 10) {
+            return;
+        }
+        let held: Vec<_> = landed.iter().map(|landed| (landed.topic.id, landed.partition)).collect();
+        let who = self.ledger.chain.who;
+        let mut take = self.ledger.chain.with_leaders(|view, seen, now| {
+            let mut take = lead::takeovers(view, seen, who, &held, now);
+            for landed in landed.iter().filter(|landed| !sending.claimed.contains(&landed.topic.id)) {
+                take.extend(lead::claims(view, seen, who, landed.topic.id, now));
+            }
+            take
+        });
+        sending.claimed.extend(landed.iter().map(|landed| landed.topic.id));
+        take.sort_unstable();
+        take.dedup();
+        take.truncate(limits::PARTITIONS_PER_LEAD);
+        sending.led_at = Some(now);
+        drop(sending);
+        if !take.is_empty() {
+            let ledger = self.ledger.clone();
+            tokio::spawn(async move {
+                if let Err(error) = ledger.take(take).await {
+                    tracing::debug!(%error, "could not take partitions");
+                }
+            });
+        }
     }
 
     fn acked(&self, landed: &[Landed]) {

@@ -98,7 +98,7 @@ pub(crate) struct State {
     /// Own clock + this = the store's.
     pub(super) skew_ms: i64,
     /// When a commit of each leader was first seen: slot and time.
-    pub(crate) leaders_seen: std::collections::BTreeMap<u64, (u64, Duration)>,
+    pub(crate) leaders_seen: super::lead::Seen,
 }
 
 enum Applied {

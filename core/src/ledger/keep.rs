@@ -10,7 +10,7 @@ use super::action::*;
 use super::chain::{Chain, Ledger};
 use super::checkpoint;
 use super::commit::Queued;
-use super::view::Place;
+use super::view::{Place, View};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::objects::{ObjectName, Ulid};
@@ -32,6 +32,9 @@ pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedS
     let Some(queue) = queue.upgrade() else { return };
     let ledger = Ledger { chain: chain.clone(), queue };
     tokio::spawn(async move {
+        if let Err(error) = ledger.expire().await {
+            tracing::debug!(%error, "nothing was expired");
+        }
         let done = match ledger.checkpoint().await {
             Ok(_) if ledger.chain.settings.strip => ledger.strip().await.map(drop),
             other => other.map(drop),
@@ -44,6 +47,18 @@ pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedS
 }
 
 impl Ledger {
+    /// Forgets producers and groups that were silent for a week, and the oldest producers above the ledger's cap. By the
+    /// ledger's own time, and only through commits: no reader's clock forgets anything (R5).
+    pub async fn expire(&self) -> Result<()> {
+        for expire in self.chain.view(expirable)? {
+            match self.act(Action::Expire(expire)).await {
+                Ok(_) | Err(Error::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the view as an object, then names it in a commit. `None`: somebody named a newer one first.
     pub async fn checkpoint(&self) -> Result<Option<CheckpointName>> {
         let chain = &self.chain;
@@ -117,4 +132,29 @@ impl Ledger {
         let replaced = chain.timed(chain.table.replace_if(&chain.pk, &stub, item.id)).await;
         chain.note(replaced, "stripping an old commit")
     }
+}
+
+/// What is to be forgotten, as of a view.
+fn expirable(view: &View) -> Vec<Expire> {
+    let old_ms = view.time_ms - limits::EXPIRE_MS;
+    let kinds = [IdentityKind::Dense, IdentityKind::Monotone, IdentityKind::Once];
+    let partitions = || view.topics.values().flat_map(|topic| &topic.partitions);
+    let mut all = Vec::new();
+    for kind in kinds {
+        let mut seen: Vec<i64> = partitions()
+            .flat_map(|p| {
+                p.producers.iter().filter(|(key, _)| key.kind == kind).map(|(_, known)| known.last_ms())
+            })
+            .collect();
+        seen.sort_unstable();
+        let capped_ms = seen.len().checked_sub(limits::PRODUCERS_MAX).map_or(i64::MIN, |over| seen[over]);
+        let before_ms = old_ms.max(capped_ms);
+        if seen.first().is_some_and(|oldest| *oldest < before_ms) {
+            all.push(Expire { what: Expiring::Producers(kind), before_ms });
+        }
+    }
+    if view.groups.values().any(|group| group.last_ms < old_ms) {
+        all.push(Expire { what: Expiring::Groups, before_ms: old_ms });
+    }
+    all
 }

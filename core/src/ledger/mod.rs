@@ -10,7 +10,8 @@
 //! | `checkpoint` | a view as bytes |
 //! | `chain` | the process's view, brought forward: tail reads, cold start |
 //! | `commit` | the committer: group commit, put, settle |
-//! | `keep` | checkpoints and strip |
+//! | `keep` | checkpoints, strip, expiry |
+//! | `lead` | which partitions a process leads |
 
 pub mod action;
 pub mod apply;
@@ -20,6 +21,9 @@ pub mod codec;
 pub mod commit;
 pub mod decide;
 mod keep;
+pub(crate) mod lead;
+#[cfg(test)]
+mod settle_tests;
 #[cfg(test)]
 mod tests;
 pub mod view;
