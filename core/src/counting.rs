@@ -87,6 +87,13 @@ counters! {
     }
 }
 
+impl ObjectCounts {
+    /// Requests of any kind.
+    pub fn requests(&self) -> u64 {
+        self.puts + self.gets + self.heads + self.lists + self.deletes + self.copies
+    }
+}
+
 impl TableCounts {
     /// Requests of any kind.
     pub fn requests(&self) -> u64 {

@@ -1,4 +1,49 @@
-//! Tidelog: a log with no brokers.
+//! Tidelog: a log with no brokers. Records become immutable Parquet segments in object storage; one conditional write
+//! to a table gives them their offsets; readers fetch by offset.
+//!
+//! # Layout, in the order in which data flows
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`record`] | 1 · the record, its hash and limits |
+//! | [`batch`] | 2 · rows of one partition, column by column |
+//! | [`segment`] | rows ↔ Parquet, inline rows: pure, same input, same bytes |
+//! | [`append`] | 3 · `send` → flight → upload → proposal → ack |
+//! | [`ledger`] | 4 · the chain of commits: the only mutable truth |
+//! | [`fetch`] | 5 · offset → slices → verified rows; the consumer |
+//! | [`topic`] | names and configuration |
+//! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
+//! | [`table`], [`objects`], [`store`], [`mod@env`] | the ports: conditional writes, bytes, where they are, time and chance |
+//! | [`counting`] | what it costs |
+//! | [`limits`], [`error`], [`plant`] | every bound; errors by what the caller does next; planted bugs |
+//!
+//! # A first run
+//!
+//! ```
+//! # async fn run() -> tidelog_core::Result<()> {
+//! use tidelog_core::{Log, Position, Record};
+//!
+//! let log = Log::open("memory:").await?;
+//! log.admin().create_topic("logs", 4, &[]).await?;
+//! let producer = log.producer().build()?;
+//! let ack = producer.send("logs", Record::keyed("host-1", "started")).await?;
+//! assert_eq!(ack.offset, Some(0)); // durable, and readable from here on
+//!
+//! let mut consumer = log.consumer("logs").from(Position::Start).until(Position::End).build().await?;
+//! while let Some(message) = consumer.next_message().await {
+//!     println!("{}", String::from_utf8_lossy(message?.record.value.as_deref().unwrap_or_default()));
+//! }
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `contract` | the suite that every table adapter must pass |
+//! | `planted-bugs` | switches that turn single laws off, for the simulator; never in a release |
 
 pub mod append;
 pub mod batch;

@@ -43,7 +43,7 @@ pub const RECORD_RAW_BYTES_MAX: usize = RECORD_BYTES_MAX + ROW_BYTES + HEADERS_P
 /// Raw bytes one segment may hold at most: an open batch plus one record.
 pub const SEGMENT_RAW_BYTES_MAX: usize = SEGMENT_RAW_BYTES + RECORD_RAW_BYTES_MAX;
 /// What a slice is counted as beside its rows, inline or in a commit's plan: ids, sums, times.
-pub const SLICE_BYTES: usize = 96;
+pub const SLICE_BYTES: usize = 80;
 /// Time a batch with an identity is proposed again after retriable errors.
 pub const DELIVERY_TIMEOUT_MS_DEFAULT: u64 = 120_000;
 /// Largest segment object that a reader accepts.

@@ -565,6 +565,16 @@ impl Ledger {
         }
     }
 
+    /// The newest commit that this process has applied.
+    pub fn chain_slot(&self) -> u64 {
+        self.chain.slot()
+    }
+
+    /// The environment that the log runs in.
+    pub fn env(&self) -> &SharedEnv {
+        &self.chain.env
+    }
+
     /// Writes slot 1 if the chain is empty. `true`: this call did.
     pub async fn init(&self) -> Result<bool> {
         if self.chain.view(|view| view.store.is_some())? {

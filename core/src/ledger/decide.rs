@@ -124,8 +124,9 @@ struct Deciding<'a> {
     full: bool,
 }
 
-/// Estimated bytes of a batch in a commit body.
-const BATCH_BYTES: usize = 40;
+/// Estimated bytes of a batch in a commit body, and of its identity.
+const BATCH_BYTES: usize = 4;
+const IDENTITY_BYTES: usize = 28;
 
 impl<'a> Deciding<'a> {
     fn new(view: &'a View) -> Self {
@@ -256,7 +257,7 @@ impl<'a> Deciding<'a> {
         time_type: TimestampType,
         slices: &mut Vec<SliceBody>,
     ) {
-        self.bytes += BATCH_BYTES;
+        self.bytes += BATCH_BYTES + batch.identity.map_or(0, |_| IDENTITY_BYTES);
         let body = BatchBody { rows: batch.rows, flags: 0, identity: batch.identity };
         let continued = slices.last_mut().filter(|last| {
             (last.topic, last.partition, last.group) == (batch.topic, batch.partition, batch.group)
