@@ -163,6 +163,8 @@ pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 pub const FETCH_BYTES_DEFAULT: usize = 8 << 20;
 /// Records one fetch returns at most.
 pub const FETCH_RECORDS_DEFAULT: usize = 100_000;
+/// Fetches of one consumer under way at once.
+pub const FETCHES_MAX: usize = 8;
 /// Slices one fetch reads at most.
 pub const SLICES_PER_FETCH: usize = 1_024;
 /// Commits whose inline bodies one query brings at most.

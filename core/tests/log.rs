@@ -128,3 +128,38 @@ async fn groups_store_offsets_and_lag() {
     log.admin().delete_group("g").await.unwrap();
     assert!(matches!(log.admin().describe_group("g").await, Err(Error::UnknownGroup { .. })));
 }
+
+#[tokio::test]
+async fn a_consumer_follows_is_cancelled_and_seeks() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let mut consumer = log.consumer("t").group("g").build().await.unwrap();
+    let env = tidelog_core::env::SystemEnv::shared();
+    for _ in 0..3 {
+        tokio::select! {
+            message = consumer.next_message() => panic!("{message:?}"),
+            () = env.sleep(std::time::Duration::from_millis(20)) => {}
+        }
+    }
+    // A call that was given up holds nothing back.
+    consumer.store_offsets().await.unwrap();
+    let producer = log.producer().linger_ms(0).build().unwrap();
+    for i in 0..3 {
+        producer.send("t", Record::value(format!("{i}"))).await.unwrap();
+    }
+    for i in 0..3u64 {
+        assert_eq!(consumer.next_message().await.unwrap().unwrap().record.offset, i);
+    }
+    assert_eq!(consumer.positions(), [(0, 3)]);
+    consumer.seek(0, 1).unwrap();
+    assert_eq!(consumer.next_message().await.unwrap().unwrap().record.offset, 1);
+    consumer.seek(0, 99).unwrap();
+    let error = consumer.next_message().await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::OffsetOutOfRange { offset: 99, .. }), "{error}");
+    // Partitions that are added are followed, too.
+    consumer.seek(0, 3).unwrap();
+    log.admin().alter_topic("t", Some(2), &[]).await.unwrap();
+    producer.enqueue("t", Some(1), Record::value("new"), None).await.unwrap().wait().await.unwrap();
+    let message = consumer.next_message().await.unwrap().unwrap();
+    assert_eq!((message.partition, message.record.offset), (1, 0));
+}

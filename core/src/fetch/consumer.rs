@@ -107,26 +107,24 @@ impl Drop for Track {
 
 /// Follows a topic. See the module.
 pub struct Consumer {
-    // `None` only while a `Stream` poll holds it.
-    inner: Option<Box<Inner>>,
-    polling: Option<BoxFuture<'static, Polled>>,
-}
-
-/// The consumer's state comes back with what was found.
-type Polled = (Box<Inner>, Option<Result<Message>>);
-
-struct Inner {
     ledger: Ledger,
     fetcher: Fetcher,
     topic: Arc<str>,
     settings: ConsumerSettings,
     tracks: Vec<Track>,
     turn: usize,
+    /// At the end of all partitions: waits for the next commit.
+    waiting: Option<BoxFuture<'static, Result<()>>>,
+    /// The commit up to which partitions were looked for.
+    slot: u64,
 }
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").finish_non_exhaustive()
+        f.debug_struct("Consumer")
+            .field("topic", &self.topic)
+            .field("tracks", &self.tracks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,45 +132,44 @@ impl Consumer {
     /// Looks up where to begin and end.
     pub async fn start(ledger: Ledger, topic: &str, settings: ConsumerSettings) -> Result<Self> {
         let fetcher = Fetcher::new(ledger.clone(), settings.cache_bytes);
-        let mut inner = Inner { ledger, fetcher, topic: topic.into(), settings, tracks: Vec::new(), turn: 0 };
-        inner.assign().await?;
-        Ok(Self { inner: Some(Box::new(inner)), polling: None })
+        let (topic, tracks, slot) = (topic.into(), Vec::new(), ledger.chain.slot());
+        let mut consumer = Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: None, slot };
+        consumer.assign().await?;
+        Ok(consumer)
     }
 
-    /// The next record; `None`: `until` is reached. Cancel-safe: a dropped call loses no record.
+    /// The next record; `None`: `until` is reached. Cancel-safe: a dropped call loses no record. After a retriable error
+    /// the next call tries again.
     pub async fn next_message(&mut self) -> Option<Result<Message>> {
         use futures::StreamExt;
         self.next().await
     }
 
-    /// Goes on at `offset` of `partition`. Fails while a poll is under way on another task.
-    pub async fn seek(&mut self, partition: u32, offset: Offset) -> Result<()> {
-        let inner = self.settled().await?;
+    /// Goes on at `offset` of `partition`.
+    pub fn seek(&mut self, partition: u32, offset: Offset) -> Result<()> {
         let unknown = || Error::invalid("partition", format!("{partition} is not consumed here"));
-        let track = inner.tracks.iter_mut().find(|track| track.partition == partition).ok_or_else(unknown)?;
+        let track = self.tracks.iter_mut().find(|track| track.partition == partition).ok_or_else(unknown)?;
         let until = track.until;
         *track = Track::new(partition, offset, until);
         Ok(())
     }
 
     /// The next offset of each partition.
-    pub async fn positions(&mut self) -> Result<Vec<(u32, Offset)>> {
-        let inner = self.settled().await?;
-        Ok(inner.tracks.iter().map(|track| (track.partition, track.next)).collect())
+    pub fn positions(&self) -> Vec<(u32, Offset)> {
+        self.tracks.iter().map(|track| (track.partition, track.next)).collect()
     }
 
     /// Stores the positions as the group's offsets: all that was handed out counts as done.
     pub async fn store_offsets(&mut self) -> Result<()> {
-        let inner = self.settled().await?;
-        let Some(group) = inner.settings.group.clone() else {
+        let Some(group) = self.settings.group.clone() else {
             return Err(Error::invalid("group", "is not set: there is nowhere to store offsets"));
         };
-        let (id, epochs) = inner.ledger.chain.view(|view| {
-            let (id, topic) = view.topic_or_unknown(&inner.topic)?;
+        let (id, epochs) = self.ledger.chain.view(|view| {
+            let (id, topic) = view.topic_or_unknown(&self.topic)?;
             let epoch = |track: &Track| {
                 topic.partitions.get(track.partition as usize).map_or(-1, |p| p.leader_epoch() as i32)
             };
-            Ok::<_, Error>((id, inner.tracks.iter().map(epoch).collect::<Vec<_>>()))
+            Ok::<_, Error>((id, self.tracks.iter().map(epoch).collect::<Vec<_>>()))
         })??;
         let offset = |(track, leader_epoch): (&Track, i32)| GroupOffset {
             topic: id,
@@ -181,30 +178,13 @@ impl Consumer {
             leader_epoch,
             metadata: String::new(),
         };
-        let offsets: Vec<GroupOffset> = inner.tracks.iter().zip(epochs).map(offset).collect();
+        let offsets: Vec<GroupOffset> = self.tracks.iter().zip(epochs).map(offset).collect();
         for offsets in offsets.chunks(limits::GROUP_OFFSETS_PER_COMMIT_MAX) {
             let (group, offsets) = (group.clone(), offsets.to_vec());
             let stored = GroupOffsets { group, member: String::new(), generation: -1, offsets };
-            inner.ledger.act(Action::Offsets(stored)).await?;
+            self.ledger.act(Action::Offsets(stored)).await?;
         }
         Ok(())
-    }
-
-    /// Ends a poll that was given up half way; what it found is kept.
-    async fn settled(&mut self) -> Result<&mut Inner> {
-        self.polling = match self.polling.take() {
-            None => None,
-            Some(polling) => {
-                // A poll that waits for records would wait on: let it look once more, then take it back.
-                let (mut inner, found) = polling.await;
-                if let Some(Ok(message)) = found {
-                    inner.put_back(message);
-                }
-                self.inner = Some(inner);
-                None
-            }
-        };
-        self.inner.as_deref_mut().ok_or(Error::Closed { what: "the consumer" })
     }
 }
 
@@ -212,31 +192,69 @@ impl Stream for Consumer {
     type Item = Result<Message>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.polling.is_none() {
-            let Some(mut inner) = self.inner.take() else { return Poll::Ready(None) };
-            // Most records are at hand: no future is made for them.
-            if let Some(message) = inner.ready() {
-                self.inner = Some(inner);
+        let this = &mut *self;
+        loop {
+            // Most records are at hand.
+            if let Some(message) = this.ready() {
                 return Poll::Ready(Some(Ok(message)));
             }
-            self.polling = Some(Box::pin(async move {
-                let found = inner.advance().await;
-                (inner, found)
-            }));
-        }
-        let Some(polling) = self.polling.as_mut() else { return Poll::Ready(None) };
-        match polling.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready((inner, found)) => {
-                self.polling = None;
-                self.inner = Some(inner);
-                Poll::Ready(found)
+            if let Err(error) = this.start_fetches() {
+                return Poll::Ready(Some(Err(error)));
+            }
+            match this.poll_fetches(context) {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None if this.tracks.iter().any(|track| track.fetching.is_some()) => return Poll::Pending,
+                None => {}
+            }
+            if this.settings.until.is_some() && this.tracks.iter().all(Track::is_done) {
+                return Poll::Ready(None);
+            }
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(next_commit(this.ledger.clone())));
+            let Poll::Ready(waited) = waiting.as_mut().poll(context) else { return Poll::Pending };
+            this.waiting = None;
+            if let Err(error) = waited.and_then(|()| this.add_partitions()) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
     }
 }
 
-impl Inner {
+/// Follows the ledger for a while: one query serves every partition. A store that does not answer is asked again.
+async fn next_commit(ledger: Ledger) -> Result<()> {
+    let chain = &ledger.chain;
+    let deadline = chain.env.monotonic() + Duration::from_millis(limits::POLL_MS_MAX);
+    match chain.wait_past(chain.slot(), deadline).await {
+        Err(error) if error.kind() == ErrorKind::Retry => {
+            tracing::warn!(%error, "cannot read the ledger; trying again");
+            chain.pause(4).await;
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl Consumer {
+    /// Takes in what fetches brought. `None`: nothing yet.
+    fn poll_fetches(&mut self, context: &mut Context<'_>) -> Option<Result<()>> {
+        let mut found = None;
+        for track in &mut self.tracks {
+            let Some(fetching) = &mut track.fetching else { continue };
+            let Poll::Ready(fetched) = Pin::new(fetching).poll(context) else { continue };
+            track.fetching = None;
+            match fetched.unwrap_or(Err(Error::Closed { what: "the runtime" })) {
+                Ok(fetched) => {
+                    track.fetch_at = fetched.next;
+                    track.ready.extend(fetched.runs);
+                    found = Some(Ok(()));
+                }
+                // The others keep what they have; this one is asked for again.
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        found
+    }
+
     /// A record that is in memory already, from the partition whose turn it is.
     fn ready(&mut self) -> Option<Message> {
         for step in 0..self.tracks.len() {
@@ -263,48 +281,6 @@ impl Inner {
         None
     }
 
-    /// A message that nobody took goes to the front again.
-    fn put_back(&mut self, message: Message) {
-        if let Some(track) = self.tracks.iter_mut().find(|track| track.partition == message.partition) {
-            let until = track.until;
-            *track = Track::new(message.partition, message.record.offset, until);
-        }
-    }
-
-    /// Fetches until there is a record, or the end is reached.
-    async fn advance(&mut self) -> Option<Result<Message>> {
-        loop {
-            if let Err(error) = self.start_fetches() {
-                return Some(Err(error));
-            }
-            if let Some(message) = self.ready() {
-                return Some(Ok(message));
-            }
-            let pending = self.tracks.iter_mut().filter_map(|track| track.fetching.as_mut());
-            let pending: Vec<_> = pending.collect();
-            if pending.is_empty() {
-                if self.tracks.iter().all(Track::is_done) && self.settings.until.is_some() {
-                    return None;
-                }
-                if let Err(error) = self.wait_for_commit().await {
-                    return Some(Err(error));
-                }
-                continue;
-            }
-            let (fetched, index, _) = futures::future::select_all(pending).await;
-            let fetched = fetched.unwrap_or(Err(Error::Closed { what: "the runtime" }));
-            let track = self.tracks.iter_mut().filter(|track| track.fetching.is_some()).nth(index)?;
-            track.fetching = None;
-            match fetched {
-                Ok(fetched) => {
-                    track.fetch_at = fetched.next;
-                    track.ready.extend(fetched.runs);
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-
     /// Read-ahead: one fetch a partition, while at most two runs of it wait.
     fn start_fetches(&mut self) -> Result<()> {
         let ends: Vec<Offset> = self.ledger.chain.view(|view| {
@@ -312,7 +288,11 @@ impl Inner {
             let end = |track: &Track| topic.partitions.get(track.partition as usize).map_or(0, |p| p.next);
             Ok::<_, Error>(self.tracks.iter().map(end).collect())
         })??;
+        let mut under_way = self.tracks.iter().filter(|track| track.fetching.is_some()).count();
         for (track, end) in self.tracks.iter_mut().zip(ends) {
+            if under_way >= limits::FETCHES_MAX {
+                break;
+            }
             let enough = track.until.is_some_and(|until| track.fetch_at >= until);
             if track.fetching.is_some() || enough || track.ready.len() > 2 || track.fetch_at >= end {
                 // At or past the end there is nothing to fetch, unless the offset is out of range.
@@ -323,32 +303,20 @@ impl Inner {
             let (fetcher, topic, partition, at) =
                 (self.fetcher.clone(), self.topic.clone(), track.partition, track.fetch_at);
             let limits = FetchLimits { bytes_max: self.settings.fetch_bytes_max, ..FetchLimits::default() };
+            under_way += 1;
             track.fetching =
                 Some(tokio::spawn(async move { fetcher.fetch(&topic, partition, at, limits).await }));
         }
         Ok(())
     }
 
-    /// Follows the ledger: one query serves every partition. A store that does not answer is asked again.
-    async fn wait_for_commit(&mut self) -> Result<()> {
-        let chain = &self.ledger.chain;
-        let deadline = chain.env.monotonic() + Duration::from_millis(limits::POLL_MS_MAX);
-        let slot = chain.slot();
-        match chain.wait_past(slot, deadline).await {
-            Err(error) if error.kind() == ErrorKind::Retry => {
-                tracing::warn!(%error, "cannot read the ledger; trying again");
-                chain.pause(4).await;
-            }
-            other => other?,
-        }
-        if chain.slot() > slot && self.settings.partitions.is_none() && self.settings.until.is_none() {
-            self.add_partitions()?;
-        }
-        Ok(())
-    }
-
     /// Partitions that were added since are read from their start.
     fn add_partitions(&mut self) -> Result<()> {
+        let slot = self.ledger.chain.slot();
+        if self.settings.partitions.is_some() || self.settings.until.is_some() || slot == self.slot {
+            return Ok(());
+        }
+        self.slot = slot;
         let count =
             self.ledger.chain.view(|view| view.topic(&self.topic).map_or(0, |(_, t)| t.partitions.len()))?;
         for partition in self.tracks.len() as u32..count as u32 {
