@@ -51,6 +51,7 @@ pub mod counting;
 pub mod env;
 pub mod error;
 pub mod fetch;
+pub mod inspect;
 pub mod ledger;
 pub mod limits;
 pub mod log;
@@ -61,6 +62,7 @@ pub mod segment;
 pub mod store;
 pub mod table;
 pub mod topic;
+pub mod verify;
 
 pub use append::{Delivery, Producer, RecordMetadata};
 pub use error::{Error, ErrorKind, Result};

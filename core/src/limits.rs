@@ -17,6 +17,8 @@ pub const CONFIG_VALUE_BYTES_MAX: usize = 1_024;
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 /// What a topic allows unless it says otherwise (Kafka's default is 1 MiB too).
 pub const RECORD_BYTES_DEFAULT: usize = 1 << 20;
+/// Longest line of NDJSON that is read: the largest record in base 64, with room for its headers.
+pub const NDJSON_LINE_BYTES_MAX: usize = 16 << 20;
 /// Longest record key.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Most headers of one record.

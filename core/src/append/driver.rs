@@ -15,7 +15,7 @@ use super::flight::{Chunk, Flight, Landed, Open, TopicInfo};
 use crate::batch::Rows;
 use crate::env::offload;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::action::{Data, Identity, ProducerKey};
+use crate::ledger::action::{Data, Identity, IdentityKind, ProducerKey};
 use crate::ledger::commit::BatchResult;
 use crate::ledger::decide::{AppendProposal, BatchProposal};
 use crate::limits;
@@ -299,6 +299,9 @@ fn land(shared: &Arc<Shared>, mut cargo: Cargo, results: Vec<BatchResult>, faile
         });
         for (identity, result) in cargo.identities.iter().zip(&results) {
             if let (Some(identity), BatchResult::Failed(error)) = (identity, result) {
+                // A gap in a growing sequence is not one that the ledger would refuse, so what comes later must not pass
+                // the failed batch either: it would look as if the records between were in the log.
+                let until = if identity.key.kind == IdentityKind::Monotone { u64::MAX } else { until };
                 failed
                     .entry((identity.key, identity.epoch))
                     .or_insert_with(|| (until, Arc::new(error.clone())));

@@ -213,11 +213,25 @@ impl Producer {
         record: Record,
         tag: Option<Tag>,
     ) -> Result<Delivery> {
+        self.enqueue_with(topic, partition, record, tag, |_| {}).await
+    }
+
+    /// Like [`Producer::enqueue`]. `accepted` is called with the partition as the record takes its place in the order of
+    /// that partition, so before an ack hook can be told of it: for callers that keep accounts beside the hook. It must
+    /// not call this producer.
+    pub async fn enqueue_with(
+        &self,
+        topic: &str,
+        partition: Option<u32>,
+        record: Record,
+        tag: Option<Tag>,
+        accepted: impl FnOnce(u32),
+    ) -> Result<Delivery> {
         let shared = &self.handle.shared;
         let topic = shared.topic(topic).await?;
         record.validate(topic.record_bytes_max)?;
         let permit = shared.reserve(record.payload_bytes()).await?;
-        shared.push(&topic, partition, &record, tag, permit)
+        shared.push(&topic, partition, &record, tag, permit, accepted)
     }
 
     /// Like [`Producer::enqueue`], but never waits: [`Error::BufferFull`] where it would, and [`Error::Unavailable`] for a
@@ -231,7 +245,7 @@ impl Producer {
         record.validate(topic.record_bytes_max)?;
         let limit_bytes = shared.settings.buffer_bytes;
         let permit = shared.try_reserve(record.payload_bytes()).ok_or(Error::BufferFull { limit_bytes })?;
-        shared.push(&topic, None, &record, None, permit)
+        shared.push(&topic, None, &record, None, permit, |_| {})
     }
 
     /// Sends a client's own batch to one partition under the client's identity: it is recognised when it comes again
@@ -388,6 +402,7 @@ impl Shared {
         record: &Record,
         tag: Option<Tag>,
         permit: OwnedSemaphorePermit,
+        accepted: impl FnOnce(u32),
     ) -> Result<Delivery> {
         let timestamp_us = self.timestamp(record)?;
         let mut sending = self.sending();
@@ -406,6 +421,7 @@ impl Shared {
         };
         let was_empty = open.rows == 0;
         let (chunk, row) = open.push(topic, partition, row)?;
+        accepted(partition);
         open.hold(permit);
         let flight = open.flight.clone();
         if was_empty || open.is_full() {

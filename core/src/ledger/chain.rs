@@ -60,7 +60,7 @@ pub struct Chain {
     pub(crate) env: SharedEnv,
     pub(super) settings: Settings,
     /// Partition key of the ledger's items: `era/ledger`, 4 hex digits each.
-    pub(super) pk: String,
+    pub(crate) pk: String,
     /// Era that this process writes in.
     pub era: u16,
     /// Upper half of the ids of this process's commits.
@@ -381,7 +381,7 @@ impl Chain {
     }
 
     /// A checkpoint and its bytes; `None`: it is not there.
-    pub(super) async fn load_checkpoint(&self, name: CheckpointName) -> Result<Option<(View, Bytes)>> {
+    pub(crate) async fn load_checkpoint(&self, name: CheckpointName) -> Result<Option<(View, Bytes)>> {
         let object = ObjectName::from(&name);
         let Some(bytes) = self.objects.get(&object).await? else { return Ok(None) };
         let view = checkpoint::decode(&object.to_string(), &bytes)?;
@@ -480,7 +480,7 @@ impl Chain {
     }
 
     /// A table request with a bound. Dropped at the bound, it counts as unanswered.
-    pub(super) async fn timed<T>(&self, request: impl Future<Output = TableResult<T>>) -> TableResult<T> {
+    pub(crate) async fn timed<T>(&self, request: impl Future<Output = TableResult<T>>) -> TableResult<T> {
         tokio::select! {
             biased;
             answer = request => answer,
@@ -491,7 +491,7 @@ impl Chain {
     }
 
     /// Takes the value out of a read's answer and notes the store's time.
-    pub(super) fn note<T>(&self, answer: TableResult<T>, what: &'static str) -> Result<T> {
+    pub(crate) fn note<T>(&self, answer: TableResult<T>, what: &'static str) -> Result<T> {
         match answer {
             Ok(Answer { value, store_time_ms }) => {
                 self.note_time(store_time_ms);

@@ -1,0 +1,112 @@
+//! `tidelog`: the log on the command line.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `time` | TIME and positions, as every command takes them |
+//! | `lines`, `format` | text → lines → records, and back |
+//! | `produce`, `acks` | ships files; which line became which record |
+//! | `consume` | reads records |
+//! | `topic`, `group` | what there is |
+//! | `inspect`, `verify` | looks inside, and checks every sum |
+//! | `demo` | all of it on this machine's own logs, with a kill in the middle |
+//! | `out` | tables, JSON, exit codes |
+//!
+//! Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found.
+
+mod acks;
+mod consume;
+mod format;
+mod group;
+mod lines;
+mod out;
+mod produce;
+mod shell;
+mod time;
+mod topic;
+
+use clap::{Parser, Subcommand};
+
+use out::{Context, Failure, Outcome, Output};
+
+/// A log with no brokers: topics, partitions and offsets over a folder or an object store.
+#[derive(Debug, Parser)]
+#[command(name = "tidelog", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    /// Where the log is: a folder, or `memory:`
+    #[arg(long, global = true, env = "TIDELOG_STORE", value_name = "URL", default_value = "./tidelog-data")]
+    store: String,
+    /// How answers are printed
+    #[arg(long, global = true, value_name = "FORM", default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A first log:
+  tidelog topic create app --partitions 3
+  tidelog produce app /var/log/syslog
+  tidelog consume app --until end
+
+TIME is RFC 3339 (2026-01-31T12:00:00Z), epoch milliseconds, or a time before now (-90s, -30m, -1h, -2d).
+Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an empty log, or check that there is one
+    Init,
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// Ship lines of files, or of stdin, to a topic
+    Produce(produce::Args),
+    /// Read a topic's records
+    Consume(consume::Args),
+    /// See and move the stored offsets of consumer groups
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Print a shell's completions
+    Completions(shell::CompletionArgs),
+    /// Print the man page, or write one a command into a folder
+    Man(shell::ManArgs),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let context = Context { store: cli.store, output: cli.output };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return out::exit(Err(Failure::Failed(format!("cannot start: {error}")))),
+    };
+    let outcome = runtime.block_on(run(&context, cli.command));
+    // A read that waits for more records must not keep the process.
+    runtime.shutdown_background();
+    out::exit(outcome)
+}
+
+async fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Init => init(context).await,
+        Command::Topic(command) => topic::run(context, command).await,
+        Command::Produce(args) => produce::run(context, args).await,
+        Command::Consume(args) => consume::run(context, args).await,
+        Command::Group(command) => group::run(context, command).await,
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+    }
+}
+
+async fn init(context: &Context) -> Outcome {
+    let log = context.open().await?;
+    let (id, era, created) = log
+        .fresh_view(|view| view.store.as_ref().map(|store| (store.store_id, store.era, store.created_ms)))
+        .await?
+        .unwrap_or_default();
+    let fields = [
+        ("store", context.store.clone()),
+        ("store_id", format!("{id:032x}")),
+        ("era", era.to_string()),
+        ("created", time::show_ms(created)),
+    ];
+    context.fields(&fields)
+}

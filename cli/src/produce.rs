@@ -1,0 +1,355 @@
+//! `tidelog produce`: ships lines of files to a topic.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tidelog_core::append::Tag;
+use tidelog_core::counting::{CountingStore, CountingTable};
+use tidelog_core::env::SystemEnv;
+use tidelog_core::ledger::Settings;
+use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
+use tidelog_core::store::Store;
+use tidelog_core::{Compression, Error, ErrorKind, Log, Producer};
+
+use crate::acks::Accounts;
+use crate::format::InputFormat;
+use crate::lines::{Line, Lines};
+use crate::out::{Context, Failure, Outcome, code, print_json, show_bytes};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A line that is no record is reported as FILE:LINE: REASON, the others are kept, and the command exits with 1.
+A record counts as sent when it is durable and readable: only then is it in --acks-out and in `acked` of the summary.
+
+  tidelog produce app app.log --producer-id host-7    # run it again after a crash: nothing is added twice
+  tidelog produce app --format ndjson < records.ndjson
+  journalctl -f | tidelog produce app")]
+pub struct Args {
+    /// The topic
+    topic: String,
+    /// Files to read, one after the other; stdin without any, or for `-`
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How a line is read
+    #[arg(long, default_value = "lines")]
+    format: InputFormat,
+    /// What stands between key and value in `--format keyed`; a tab unless set
+    #[arg(long, value_name = "TEXT", default_value = "\t", hide_default_value = true)]
+    key_separator: String,
+    /// How long a record waits for company
+    #[arg(long, value_name = "MS", default_value_t = tidelog_core::limits::LINGER_MS_DEFAULT)]
+    linger_ms: u64,
+    /// none, lz4, snappy or zstd; the topic's unless set
+    #[arg(long, value_name = "CODEC", value_parser = compression)]
+    compression: Option<Compression>,
+    /// Flushes up to this size ride inside their commit; 0 writes every record to a segment
+    #[arg(long, value_name = "BYTES", default_value_t = tidelog_core::limits::INLINE_BYTES_MAX)]
+    inline_bytes_max: usize,
+    /// Exact restart: remember in the log how far each file was shipped. The same command run again goes on where the
+    /// last run's records end, in the same partition. A file may grow, but must not change before that place; each
+    /// file needs a name of its own for each NAME
+    #[arg(long, value_name = "NAME")]
+    producer_id: Option<String>,
+    /// Write {file, line, partition, offset} of each acked record as NDJSON, in the order of the acks, before the next
+    /// commit
+    #[arg(long, value_name = "FILE")]
+    acks_out: Option<PathBuf>,
+    /// Keep the requests made so far in this file
+    #[arg(long, value_name = "FILE", hide = true)]
+    counts_out: Option<PathBuf>,
+}
+
+fn compression(text: &str) -> Result<Compression, Error> {
+    text.parse()
+}
+
+/// Opens the log so that its requests are counted.
+pub async fn open_counting(url: &str, create: bool) -> Result<(Log, CountingTable, CountingStore), Error> {
+    let env = SystemEnv::shared();
+    let mut store = Store::open(&url.parse()?, env.clone(), create).await?;
+    let table = CountingTable::new(store.table.clone());
+    store.table = Arc::new(table.clone());
+    let mut objects = None;
+    store.objects = store.objects.clone().wrapped(|inner| {
+        let counting = CountingStore::new(inner);
+        objects = Some(counting.clone());
+        Arc::new(counting)
+    });
+    let log = Log::with_store(store, env, create, Settings::default()).await?;
+    let objects = objects.ok_or(Error::Closed { what: "the object store" })?;
+    Ok((log, table, objects))
+}
+
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    check(&args)?;
+    let (log, table, objects) = open_counting(&context.store, true).await?;
+    // Told before anything is read from a pipe.
+    log.admin().describe_topic(&args.topic).await?;
+    let acks = args.acks_out.as_ref().map(|path| {
+        File::create(path)
+            .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+    });
+    let accounts = Accounts::new(acks.transpose()?);
+    let (hook, counts_out) = (accounts.clone(), args.counts_out.clone());
+    let mut producer =
+        log.producer().linger_ms(args.linger_ms).inline_bytes_max(args.inline_bytes_max).on_ack(
+            move |batches| {
+                hook.landed(batches);
+                if let Some(path) = &counts_out {
+                    // For the demo's bill only; the next flight tries again.
+                    let _ = std::fs::write(path, counts_json(&table, &objects).to_string());
+                }
+            },
+        );
+    if let Some(compression) = args.compression {
+        producer = producer.compression(compression);
+    }
+    let producer = producer.build()?;
+    let bar = bar(&args.files);
+    let env = SystemEnv::shared();
+    let began = env.monotonic();
+    let mut shipping =
+        Shipping { args: &args, log: &log, producer: &producer, accounts, bar, bytes: 0, rejected: 0 };
+    let outcome = shipping.files().await;
+    let closed = producer.close().await;
+    shipping.bar.finish_and_clear();
+    shipping.summary(context, env.monotonic().saturating_sub(began))?;
+    outcome?;
+    closed?;
+    shipping.verdict()
+}
+
+/// Requests as the demo adds them up.
+pub fn counts_json(table: &CountingTable, objects: &CountingStore) -> serde_json::Value {
+    let (table, objects) = (table.counts(), objects.counts());
+    json!({
+        "object_puts": objects.puts, "object_gets": objects.gets + objects.heads, "object_lists": objects.lists,
+        "table_requests": table.requests(), "write_units": table.write_units, "read_half_units": table.read_half_units,
+    })
+}
+
+fn check(args: &Args) -> Outcome {
+    let usage = |words: &str| Err(Failure::Usage(words.to_owned()));
+    if args.key_separator.is_empty() {
+        return usage("--key-separator must not be empty");
+    }
+    let stdin = args.files.iter().filter(|file| file.as_os_str() == "-").count();
+    if args.producer_id.is_some() && (args.files.is_empty() || stdin > 0) {
+        return usage(
+            "--producer-id needs files: a sequence is a byte position in a file, and stdin cannot be read from there again",
+        );
+    }
+    if args.producer_id.as_ref().is_some_and(String::is_empty) {
+        return usage("--producer-id must not be empty");
+    }
+    let mut names = args.files.clone();
+    names.sort();
+    names.dedup();
+    if names.len() < args.files.len() && (args.producer_id.is_some() || stdin > 1) {
+        return usage("a file is named twice");
+    }
+    Ok(())
+}
+
+/// Progress on a terminal, nothing elsewhere.
+fn bar(files: &[PathBuf]) -> ProgressBar {
+    if !io::stderr().is_terminal() || io::stdin().is_terminal() && files.is_empty() {
+        return ProgressBar::hidden();
+    }
+    let size = |file: &PathBuf| {
+        std::fs::metadata(file).ok().filter(|found| found.is_file()).map(|found| found.len())
+    };
+    let total: Option<u64> = files.iter().map(size).sum();
+    match total.filter(|total| *total > 0) {
+        Some(total) => {
+            let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        }
+        None => ProgressBar::new_spinner(),
+    }
+}
+
+struct Shipping<'a> {
+    args: &'a Args,
+    log: &'a Log,
+    producer: &'a Producer,
+    accounts: Accounts,
+    bar: ProgressBar,
+    bytes: u64,
+    rejected: u64,
+}
+
+/// A file's place in the log.
+struct Place {
+    key: ProducerKey,
+    partition: u32,
+    /// Byte position behind the last line that is in the log.
+    done: u64,
+}
+
+impl Shipping<'_> {
+    async fn files(&mut self) -> Outcome {
+        if self.args.files.is_empty() {
+            return self.ship("<stdin>", Box::new(io::stdin().lock()), None).await;
+        }
+        for path in &self.args.files {
+            if self.accounts.is_broken() {
+                break;
+            }
+            let name = path.to_string_lossy();
+            if path.as_os_str() == "-" {
+                self.ship("<stdin>", Box::new(io::stdin().lock()), None).await?;
+                continue;
+            }
+            match File::open(path) {
+                Ok(file) => {
+                    let place = self.place(path).await?;
+                    self.ship(&name, Box::new(BufReader::with_capacity(256 << 10, file)), place).await?;
+                }
+                Err(error) => self.reject(&format!("{name}: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the log has this file, if it is to know.
+    async fn place(&self, path: &std::path::Path) -> Result<Option<Place>, Failure> {
+        let Some(id) = &self.args.producer_id else { return Ok(None) };
+        let name = [id.as_bytes(), &[0], path.as_os_str().as_encoded_bytes()].concat();
+        let producer = xxhash_rust::xxh3::xxh3_128(&name);
+        let key = ProducerKey { kind: IdentityKind::Monotone, producer };
+        let place = self.log.fresh_view(|view| {
+            let (_, topic) = view.topic_or_unknown(&self.args.topic)?;
+            let last = |p: &tidelog_core::ledger::view::Partition| {
+                p.producers.get(&key).and_then(|known| known.window.back()).map(|window| window.last)
+            };
+            let known = topic.partitions.iter().zip(0..).find_map(|(p, number)| Some((number, last(p)?)));
+            let (partition, done) =
+                known.unwrap_or_else(|| ((producer % topic.partitions.len().max(1) as u128) as u32, 0));
+            Ok::<_, Error>(Place { key, partition, done })
+        });
+        Ok(Some(place.await??))
+    }
+
+    async fn ship(&mut self, name: &str, from: Box<dyn BufRead>, place: Option<Place>) -> Outcome {
+        let name: Arc<str> = name.into();
+        let mut lines = Lines::new(from, self.args.format.line_bytes_max());
+        if let Some(place) = place.as_ref().filter(|place| place.done > 0) {
+            match lines.skip_to(place.done) {
+                Ok(true) => self.tell(&format!("{name}: resumed at byte {}", place.done)),
+                Ok(false) => {
+                    let (done, length) = (place.done, lines.position);
+                    self.reject(&format!(
+                        "{name}: {done} bytes of it are in the log, but it has only {length}: it is another file now; give it another name or --producer-id"
+                    ));
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.reject(&format!("{name}: {error}"));
+                    return Ok(());
+                }
+            }
+        }
+        self.bar.inc(lines.position);
+        while !self.accounts.is_broken() {
+            let before = lines.position;
+            let line = match lines.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(error) => {
+                    self.reject(&format!("{name}:{}: {error}", lines.number + 1));
+                    break;
+                }
+            };
+            self.bytes += lines.position - before;
+            self.bar.inc(lines.position - before);
+            if let Err(reason) = self.line(&name, &lines, line, place.as_ref()).await? {
+                self.reject(&format!("{name}:{}: {reason}", lines.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a line, or says why it is no record.
+    async fn line<R: BufRead>(
+        &self,
+        name: &Arc<str>,
+        lines: &Lines<R>,
+        line: Line,
+        place: Option<&Place>,
+    ) -> Result<Result<(), String>, Failure> {
+        let line = match line {
+            Line::Bytes(line) => line,
+            Line::TooLong(size) => {
+                let (field, limit) = ("line", self.args.format.line_bytes_max() as u64);
+                return Ok(Err(Error::TooLarge { field, size, limit }.to_string()));
+            }
+        };
+        let (record, partition) = match self.args.format.parse(line, self.args.key_separator.as_bytes()) {
+            Ok(parsed) => parsed,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let tag = place.map(|place| Tag { key: place.key, epoch: 0, sequence: lines.position });
+        let partition = place.map(|place| place.partition).or(partition);
+        let accepted = |partition| self.accounts.accepted(partition, name, lines.number);
+        match self.producer.enqueue_with(&self.args.topic, partition, record, tag, accepted).await {
+            // The hook hears of it.
+            Ok(_) => Ok(Ok(())),
+            Err(error @ Error::UnknownPartition { .. }) => Ok(Err(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::Invalid => Ok(Err(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn tell(&self, words: &str) {
+        self.bar.suspend(|| eprintln!("{words}"));
+    }
+
+    fn reject(&mut self, words: &str) {
+        self.rejected += 1;
+        self.tell(words);
+    }
+
+    fn summary(&self, context: &Context, took: Duration) -> Outcome {
+        let account = self.accounts.lock();
+        let (acked, duplicates, failed) = (account.acked, account.duplicates, account.failed);
+        drop(account);
+        let seconds = took.as_secs_f64().max(1e-6);
+        let (records, rate) = (acked + failed, acked as f64 / seconds);
+        if context.json() {
+            return print_json(&json!({
+                "records": records, "bytes": self.bytes, "seconds": seconds, "records_per_second": rate,
+                "acked": acked, "duplicates": duplicates, "rejected": self.rejected, "failed": failed,
+            }));
+        }
+        let (bytes, bytes_rate) = (show_bytes(self.bytes), show_bytes((self.bytes as f64 / seconds) as u64));
+        let mut words = format!(
+            "{records} records, {bytes} in {seconds:.2} s ({rate:.0} records/s, {bytes_rate}/s): acked {acked}, rejected {}",
+            self.rejected
+        );
+        for (count, what) in [(failed, "failed"), (duplicates, "in the log before")] {
+            if count > 0 {
+                words.push_str(&format!(", {count} {what}"));
+            }
+        }
+        self.tell(&words);
+        Ok(())
+    }
+
+    fn verdict(&self) -> Outcome {
+        let account = self.accounts.lock();
+        if let Some((at, error)) = &account.error {
+            eprintln!("{at}: {error}");
+            return Err(Failure::Told(code(error)));
+        }
+        if let Some(error) = &account.out_error {
+            return Err(Failure::Failed(format!("cannot write the acks: {error}")));
+        }
+        if self.rejected > 0 { Err(Failure::Told(1)) } else { Ok(()) }
+    }
+}
