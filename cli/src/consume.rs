@@ -80,7 +80,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     }
     let mut consumer = consumer.build().await?;
     let env = SystemEnv::shared();
-    let positions: BTreeMap<u32, u64> = consumer.positions().await?.into_iter().collect();
+    let positions: BTreeMap<u32, u64> = consumer.positions().into_iter().collect();
     let mut writer = Writer {
         out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
         // Where a group begins is stored, too, so that it is seen from the first moment.

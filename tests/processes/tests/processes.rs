@@ -1,0 +1,199 @@
+//! Four processes on one folder with no channel between them; kill -9; a full disk; an unprivileged user.
+//!
+//! `TIDELOG_KILLS` sets the number of kill cycles (50 unless set).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tidelog_core::{Log, Position};
+
+const WORKER: &str = env!("CARGO_BIN_EXE_tidelog-processes");
+
+fn worker(args: &[&str]) -> Child {
+    Command::new(WORKER).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Value up to the first blank → (partition, offset), as acked.
+fn acked(path: &Path) -> BTreeMap<String, (u32, u64)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    let parse = |line: &str| {
+        let mut words = line.split(' ');
+        let value = words.next().unwrap().to_owned();
+        (value, (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap()))
+    };
+    complete.lines().map(parse).collect()
+}
+
+/// All records of a topic: (partition, offset, value up to the first blank).
+async fn found(log: &Log, topic: &str) -> Vec<(u32, u64, String)> {
+    let mut consumer = log.consumer(topic).until(Position::End).build().await.unwrap();
+    let mut all = Vec::new();
+    while let Some(message) = consumer.next_message().await {
+        let message = message.unwrap();
+        let value = String::from_utf8(message.record.value.unwrap().to_vec()).unwrap();
+        all.push((message.partition, message.record.offset, value.split(' ').next().unwrap().to_owned()));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_processes_share_a_folder_and_every_offset_is_the_chains() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let log = Log::open(&store).await.unwrap();
+    log.admin().create_topic("t", 3, &[]).await.unwrap();
+    let paths: Vec<_> = (0..4).map(|w| folder.path().join(format!("acks-{w}"))).collect();
+    let start = |(w, path): (usize, &std::path::PathBuf)| {
+        worker(&["append", &store, "t", &w.to_string(), "150", "12", path.to_str().unwrap()])
+    };
+    let workers: Vec<Child> = paths.iter().enumerate().map(start).collect();
+    let mut conflicts = 0;
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        conflicts += String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().unwrap();
+    }
+    println!("{conflicts} conflicts");
+    assert!(conflicts >= 200, "only {conflicts} conflicts: nothing was proved");
+    let found = found(&log, "t").await;
+    assert_eq!(found.len(), 600);
+    let by_value: BTreeMap<_, _> = found.iter().map(|(p, o, value)| (value.clone(), (*p, *o))).collect();
+    assert_eq!(by_value.len(), 600, "no record twice");
+    for path in &paths {
+        let acked = acked(path);
+        assert_eq!(acked.len(), 150);
+        acked.iter().for_each(|(value, place)| assert_eq!(by_value[value], *place, "{value}"));
+    }
+    // A view that starts cold is the view that followed.
+    let cold = Log::open_existing(&store).await.unwrap();
+    let bytes = |view: &tidelog_core::ledger::view::View| tidelog_core::ledger::checkpoint::encode(view);
+    let (a, b) = (log.ledger().chain(), cold.ledger().chain());
+    assert_eq!(a.fresh_view(a.tick(), bytes).await.unwrap(), b.fresh_view(b.tick(), bytes).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "real processes, real time")]
+async fn killed_at_any_moment_nothing_acked_is_lost_and_nothing_comes_twice() {
+    let kills: u64 = std::env::var("TIDELOG_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let log = Log::open(&store).await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let path = folder.path().join("acks");
+    let start =
+        |records: u64| worker(&["resume", &store, "t", "7", &records.to_string(), path.to_str().unwrap()]);
+    for kill in 0..kills {
+        let mut victim = start(u64::MAX / 2);
+        // From before the first commit to well into the stream.
+        tokio::time::sleep(Duration::from_millis(15 + kill * 37 % 90)).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    let reached = acked(&path).len() as u64 + 200;
+    let output = start(reached.max(400)).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (acked, found) = (acked(&path), found(&log, "t").await);
+    println!("{kills} kills, {} acked, {} in the log", acked.len(), found.len());
+    assert!(acked.len() as u64 > kills, "the victims got somewhere");
+    let by_value: BTreeMap<_, _> = found.iter().map(|(p, o, value)| (value.clone(), (*p, *o))).collect();
+    assert_eq!(by_value.len(), found.len(), "nothing twice");
+    for (value, place) in &acked {
+        assert_eq!(by_value.get(value), Some(place), "acked {value}");
+    }
+    let sequence = |value: &str| value.split_once(':').unwrap().1.parse::<u64>().unwrap();
+    let order: Vec<u64> = found.iter().map(|(_, _, value)| sequence(value)).collect();
+    assert!(order.is_sorted(), "in the producer's order");
+    assert_eq!(order, (1..=order.len() as u64).collect::<Vec<_>>(), "and none is missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_create_one_topic() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let (one, two) = (Log::open(&store).await.unwrap(), Log::open(&store).await.unwrap());
+    let (one, two) = (one.admin(), two.admin());
+    let (a, b) = tokio::join!(one.create_topic("t", 1, &[]), two.create_topic("t", 1, &[]));
+    assert_eq!(u8::from(a.is_ok()) + u8::from(b.is_ok()), 1, "{a:?} {b:?}");
+    let lost = a.err().or(b.err()).unwrap();
+    assert_eq!(lost.to_string(), "topic \"t\" exists already");
+}
+
+#[test]
+fn a_buffer_limit_bounds_memory() {
+    let bytes: u64 =
+        std::env::var("TIDELOG_FLOOD_BYTES").ok().and_then(|n| n.parse().ok()).unwrap_or(1 << 30);
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let log = Log::open(&store).await.unwrap();
+        log.admin().create_topic("t", 4, &[]).await.unwrap();
+    });
+    let output = worker(&["flood", &store, "t", &bytes.to_string()]).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{bytes} bytes: {output}");
+    let kib: u64 = output.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 200 << 10, "{kib} KiB resident at the peak");
+}
+
+/// Needs root, to mount a small file system; where it is not to be had the test says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_an_error_and_loses_nothing_acked() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&disk).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("skipped: cannot mount a tmpfs here");
+        return;
+    }
+    let unmount = Unmount(&disk);
+    let store = disk.join("store").display().to_string();
+    let log = Log::open(&store).await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().linger_ms(0).build().unwrap();
+    let (mut acked, mut failed) = (BTreeSet::new(), None);
+    for n in 0..2_000u64 {
+        // Not compressible: the disk fills.
+        let noise: Vec<u8> = (0..600).flat_map(|_| getrandom_u64().to_le_bytes()).collect();
+        let mut value = format!("{n} ").into_bytes();
+        value.extend(noise.iter().map(|b| b'!' + b % 90));
+        match producer.send("t", tidelog_core::Record::value(value)).await {
+            Ok(_) => acked.insert(n),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        };
+    }
+    let error = failed.expect("the disk is full at some point");
+    println!("{} acked, then: {error}", acked.len());
+    assert!(!acked.is_empty());
+    let mut consumer = log.consumer("t").until(Position::End).build().await.unwrap();
+    let mut found = BTreeSet::new();
+    while let Some(message) = consumer.next_message().await {
+        let value = message.unwrap().record.value.unwrap();
+        let number = value.split(|b| *b == b' ').next().unwrap();
+        found.insert(std::str::from_utf8(number).unwrap().parse::<u64>().unwrap());
+    }
+    assert!(acked.is_subset(&found), "all that was acked is there");
+    drop(consumer);
+    drop(unmount);
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test's own noise")]
+fn getrandom_u64() -> u64 {
+    getrandom::u64().unwrap()
+}
