@@ -19,7 +19,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::store::{Store, StoreUrl};
 use tidelog_core::table::{Consistency, Item, Page, Put, SharedTable, Table, TableResult};
-use tidelog_core::{Error, ErrorKind, Log, Record};
+use tidelog_core::{Error, ErrorKind, Log, Record, RecordMetadata};
 
 /// Waits a random time between the decision and the put, so that others get the slot.
 #[derive(Debug)]
@@ -68,9 +68,14 @@ async fn open(url: &str, pause_ms: u64) -> tidelog_core::Result<(Log, Arc<Counti
     Ok((log, counting))
 }
 
-/// Appends to an ack file: one `write` a line, so that a kill tears no line but the last.
 fn acks(path: &str) -> std::fs::File {
     std::fs::OpenOptions::new().create(true).append(true).open(path).expect("the ack file opens")
+}
+
+/// One `write` a line: a kill tears no line but the last.
+fn write_ack(acks: &mut std::fs::File, value: &str, ack: &RecordMetadata) {
+    let line = format!("{value} {} {}\n", ack.partition, ack.offset.unwrap_or(u64::MAX));
+    acks.write_all(line.as_bytes()).expect("an ack is written");
 }
 
 async fn append(args: &[String]) -> tidelog_core::Result<()> {
@@ -80,8 +85,7 @@ async fn append(args: &[String]) -> tidelog_core::Result<()> {
     let mut acks = acks(path);
     for n in 0..records.parse::<u64>().expect("a number") {
         let ack = producer.send(topic, Record::value(format!("{writer}:{n}"))).await?;
-        writeln!(acks, "{writer}:{n} {} {}", ack.partition, ack.offset.unwrap_or(u64::MAX))
-            .expect("an ack is written");
+        write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
     }
     producer.close().await?;
     println!("{}", table.counts().conflicts);
@@ -115,12 +119,12 @@ async fn resume(args: &[String]) -> tidelog_core::Result<()> {
         while under_way.len() > 16 {
             let Some((n, delivery)) = under_way.pop_front() else { break };
             let ack = delivery.wait().await?;
-            writeln!(acks, "{writer}:{n} 0 {}", ack.offset.unwrap_or(u64::MAX)).expect("an ack is written");
+            write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
         }
     }
     for (n, delivery) in under_way {
         let ack = delivery.wait().await?;
-        writeln!(acks, "{writer}:{n} 0 {}", ack.offset.unwrap_or(u64::MAX)).expect("an ack is written");
+        write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
     }
     producer.close().await
 }

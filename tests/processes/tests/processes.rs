@@ -47,7 +47,7 @@ async fn four_processes_share_a_folder_and_every_offset_is_the_chains() {
     log.admin().create_topic("t", 3, &[]).await.unwrap();
     let paths: Vec<_> = (0..4).map(|w| folder.path().join(format!("acks-{w}"))).collect();
     let start = |(w, path): (usize, &std::path::PathBuf)| {
-        worker(&["append", &store, "t", &w.to_string(), "150", "12", path.to_str().unwrap()])
+        worker(&["append", &store, "t", &w.to_string(), "150", "60", path.to_str().unwrap()])
     };
     let workers: Vec<Child> = paths.iter().enumerate().map(start).collect();
     let mut conflicts = 0;
