@@ -15,14 +15,17 @@
 
 mod acks;
 mod consume;
+mod demo;
 mod format;
 mod group;
+mod inspect;
 mod lines;
 mod out;
 mod produce;
 mod shell;
 mod time;
 mod topic;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -65,6 +68,13 @@ enum Command {
     /// See and move the stored offsets of consumer groups
     #[command(subcommand)]
     Group(group::Command),
+    /// Look inside: commits, segments, checkpoints, partitions
+    #[command(subcommand)]
+    Inspect(inspect::Command),
+    /// Read everything and check every sum; say what is damaged and which offsets that touches
+    Verify(verify::Args),
+    /// Ship this machine's own logs, kill a writer in the middle, and check every promise
+    Demo(demo::Args),
     /// Print a shell's completions
     Completions(shell::CompletionArgs),
     /// Print the man page, or write one a command into a folder
@@ -91,6 +101,9 @@ async fn run(context: &Context, command: Command) -> Outcome {
         Command::Produce(args) => produce::run(context, args).await,
         Command::Consume(args) => consume::run(context, args).await,
         Command::Group(command) => group::run(context, command).await,
+        Command::Inspect(command) => inspect::run(context, command).await,
+        Command::Verify(args) => verify::run(context, args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }
