@@ -183,14 +183,14 @@ async fn segment(context: &Context, log: &Log, name: &str) -> Outcome {
     print(&format!("{text}\n{}", table(&headings, &rows)))
 }
 
-/// The columns of every segment.
+/// The columns of every segment, in Parquet's words.
 pub fn columns() -> String {
-    let schema = tidelog_core::segment::schema::arrow();
-    let column = schema.fields().iter().map(|field| {
-        let null = if field.is_nullable() { "" } else { "  or null" };
-        format!("  {:10} {}{null}\n", field.name(), field.data_type())
+    let columns = tidelog_core::segment::schema::parquet().columns().iter().map(|column| {
+        let null = if column.self_type().is_optional() { ", or null" } else { "" };
+        let logical = column.logical_type_ref().map_or_else(String::new, |kind| format!(" {kind:?}"));
+        format!("  {:26} {}{logical}{null}\n", column.path().string(), column.physical_type())
     });
-    column.collect()
+    columns.collect()
 }
 
 async fn checkpoint(context: &Context, log: &Log, name: Option<String>) -> Outcome {

@@ -123,3 +123,13 @@ async fn init(context: &Context) -> Outcome {
     ];
     context.fields(&fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

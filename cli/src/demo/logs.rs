@@ -55,13 +55,18 @@ impl Deal {
     }
 }
 
-/// Gathers at least `least` lines (and at most twice as many) into files under `folder`.
+/// Gathers at least `least` lines (and at most a quarter more) into files under `folder`.
 pub fn gather(folder: &Path, writers: usize, least: u64) -> io::Result<Gathered> {
-    fs::create_dir_all(folder)?;
+    let mut make = fs::DirBuilder::new();
+    make.recursive(true);
+    // Logs may be for their owner's eyes only, and so are their copies.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    make.create(folder)?;
     let files: Vec<PathBuf> =
         (1..=writers).map(|number| folder.join(format!("writer-{number}.log"))).collect();
     let out = files.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect::<io::Result<_>>()?;
-    let mut deal = Deal { out, lines: 0, most: least * 2 };
+    let mut deal = Deal { out, lines: 0, most: least + least / 4 };
     let mut from = Vec::new();
     let mut found = Vec::new();
     let home = std::env::var_os("HOME").map(PathBuf::from);
