@@ -143,6 +143,8 @@ fn verify_finds_a_flipped_byte() {
     assert!(String::from_utf8_lossy(&text.stdout).contains("touches t/0 offsets 100 to 199"));
     // The neighbour is unharmed, and reading the damage says so.
     assert_eq!(place.ok(&["consume", "t", "--until", "100"]), lines(100).as_bytes());
+    let all = place.run(&["consume", "t", "--until", "end"]);
+    assert_eq!((code(&all), all.stdout), (4, lines(100).into_bytes()));
     assert_eq!(code(&place.run(&["consume", "t", "--from", "100", "--until", "end"])), 4);
     std::fs::remove_file(&segments[1]).unwrap();
     let output = place.run(&["verify"]);
