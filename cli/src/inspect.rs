@@ -187,7 +187,11 @@ async fn segment(context: &Context, log: &Log, name: &str) -> Outcome {
 pub fn columns() -> String {
     let columns = tidelog_core::segment::schema::parquet().columns().iter().map(|column| {
         let null = if column.self_type().is_optional() { ", or null" } else { "" };
-        let logical = column.logical_type_ref().map_or_else(String::new, |kind| format!(" {kind:?}"));
+        // The kind alone: a timestamp's unit and zone are the same in every segment (µs, UTC).
+        let logical = column.logical_type_ref().map_or_else(String::new, |kind| {
+            let kind = format!("{kind:?}");
+            format!(" {}", kind.split('(').next().unwrap_or_default())
+        });
         format!("  {:26} {}{logical}{null}\n", column.path().string(), column.physical_type())
     });
     columns.collect()
