@@ -31,15 +31,28 @@ use clap::{Parser, Subcommand};
 
 use out::{Context, Failure, Outcome, Output};
 
-/// A log with no brokers: topics, partitions and offsets over a folder or an object store.
+/// A log with no brokers: topics, partitions and offsets over Parquet files in a folder.
 #[derive(Debug, Parser)]
-#[command(name = "tidelog", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "tidelog", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
     /// Where the log is: a folder, or `memory:`
-    #[arg(long, global = true, env = "TIDELOG_STORE", value_name = "URL", default_value = "./tidelog-data")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "For every command",
+        env = "TIDELOG_STORE",
+        value_name = "URL",
+        default_value = "./tidelog-data"
+    )]
     store: String,
     /// How answers are printed
-    #[arg(long, global = true, value_name = "FORM", default_value = "table")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "For every command",
+        value_name = "FORM",
+        default_value = "table"
+    )]
     output: Output,
     #[command(subcommand)]
     command: Command,
