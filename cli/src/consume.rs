@@ -22,6 +22,7 @@ const LOOK_EVERY: u64 = 1_024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A number below 100000000000 is an offset, from there on it is epoch milliseconds.
+An offset must lie in each partition that is read: name one with --partition.
 Without --until the command follows the topic until Ctrl-C, and with it ends where the position was when it started.
 Two members of one group both get everything for now: sharing partitions among members is not there yet.
 

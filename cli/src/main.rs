@@ -15,28 +15,44 @@
 
 mod acks;
 mod consume;
+mod demo;
 mod format;
 mod group;
+mod inspect;
 mod lines;
 mod out;
 mod produce;
 mod shell;
 mod time;
 mod topic;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
 use out::{Context, Failure, Outcome, Output};
 
-/// A log with no brokers: topics, partitions and offsets over a folder or an object store.
+/// A log with no brokers: topics, partitions and offsets over Parquet files in a folder.
 #[derive(Debug, Parser)]
-#[command(name = "tidelog", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "tidelog", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
     /// Where the log is: a folder, or `memory:`
-    #[arg(long, global = true, env = "TIDELOG_STORE", value_name = "URL", default_value = "./tidelog-data")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "For every command",
+        env = "TIDELOG_STORE",
+        value_name = "URL",
+        default_value = "./tidelog-data"
+    )]
     store: String,
     /// How answers are printed
-    #[arg(long, global = true, value_name = "FORM", default_value = "table")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "For every command",
+        value_name = "FORM",
+        default_value = "table"
+    )]
     output: Output,
     #[command(subcommand)]
     command: Command,
@@ -65,6 +81,13 @@ enum Command {
     /// See and move the stored offsets of consumer groups
     #[command(subcommand)]
     Group(group::Command),
+    /// Look inside: commits, segments, checkpoints, partitions
+    #[command(subcommand)]
+    Inspect(inspect::Command),
+    /// Read everything and check every sum; say what is damaged and which offsets that touches
+    Verify(verify::Args),
+    /// Ship this machine's own logs, kill a writer in the middle, and check every promise
+    Demo(demo::Args),
     /// Print a shell's completions
     Completions(shell::CompletionArgs),
     /// Print the man page, or write one a command into a folder
@@ -91,6 +114,9 @@ async fn run(context: &Context, command: Command) -> Outcome {
         Command::Produce(args) => produce::run(context, args).await,
         Command::Consume(args) => consume::run(context, args).await,
         Command::Group(command) => group::run(context, command).await,
+        Command::Inspect(command) => inspect::run(context, command).await,
+        Command::Verify(args) => verify::run(context, args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }
@@ -109,4 +135,14 @@ async fn init(context: &Context) -> Outcome {
         ("created", time::show_ms(created)),
     ];
     context.fields(&fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -26,7 +26,7 @@ use crate::out::{Context, Failure, Outcome, code, print_json, show_bytes};
 A line that is no record is reported as FILE:LINE: REASON, the others are kept, and the command exits with 1.
 A record counts as sent when it is durable and readable: only then is it in --acks-out and in `acked` of the summary.
 
-  tidelog produce app app.log --producer-id host-7    # run it again after a crash: nothing is added twice
+  tidelog produce app app.log --producer-id host-7    # and again after a crash
   tidelog produce app --format ndjson < records.ndjson
   journalctl -f | tidelog produce app")]
 pub struct Args {

@@ -33,7 +33,8 @@ pub fn man(args: &ManArgs) -> Outcome {
     let command = crate::Cli::command();
     match &args.to {
         None => Ok(clap_mangen::Man::new(command).render(&mut io::stdout())?),
-        Some(folder) => clap_mangen::generate_to(command, folder)
+        Some(folder) => std::fs::create_dir_all(folder)
+            .and_then(|()| clap_mangen::generate_to(command, folder))
             .map_err(|error| Failure::Failed(format!("cannot write into {}: {error}", folder.display()))),
     }
 }

@@ -163,3 +163,46 @@ async fn a_consumer_follows_is_cancelled_and_seeks() {
     let message = consumer.next_message().await.unwrap().unwrap();
     assert_eq!((message.partition, message.record.offset), (1, 0));
 }
+
+#[tokio::test]
+async fn nothing_of_a_growing_sequence_passes_a_failed_batch() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let key = ProducerKey { kind: IdentityKind::Monotone, producer: 9 };
+    let tag = |sequence| Some(tidelog_core::append::Tag { key, epoch: 0, sequence });
+    let producer = log.producer().build().unwrap();
+    producer.enqueue("t", None, Record::value("a"), tag(100)).await.unwrap().wait().await.unwrap();
+    // A batch that begins before what is there, and ends behind it.
+    let early = producer.enqueue("t", None, Record::value("b"), tag(50)).await.unwrap();
+    let late = producer.enqueue("t", None, Record::value("c"), tag(150)).await.unwrap();
+    producer.flush().await.unwrap();
+    for delivery in [early, late] {
+        assert!(matches!(delivery.wait().await, Err(Error::OutOfOrderSequence { .. })));
+    }
+    // Were this one placed, 150 would look as if it were in the log.
+    let after = producer.enqueue("t", None, Record::value("d"), tag(200)).await.unwrap().wait().await;
+    assert!(matches!(after, Err(Error::EarlierBatchFailed { .. })), "{after:?}");
+    let again = log.producer().build().unwrap();
+    let sent = again.enqueue("t", None, Record::value("c"), tag(150)).await.unwrap().wait().await.unwrap();
+    assert_eq!(sent.offset, Some(1));
+}
+
+#[tokio::test]
+async fn a_record_is_told_of_before_its_ack() {
+    let told = std::sync::Arc::new(std::sync::Mutex::new((0u32, 0u32)));
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let hook = told.clone();
+    let producer = log.producer().linger_ms(0).on_ack(move |batches| {
+        let mut told = hook.lock().unwrap();
+        told.1 += batches.iter().map(|batch| batch.rows).sum::<u32>();
+        assert!(told.1 <= told.0, "acked {} of {} accepted", told.1, told.0);
+    });
+    let producer = producer.build().unwrap();
+    for i in 0..2_000u32 {
+        let accepted = |_| told.lock().unwrap().0 += 1;
+        producer.enqueue_with("t", None, Record::value(format!("{i}")), None, accepted).await.unwrap();
+    }
+    producer.close().await.unwrap();
+    assert_eq!(*told.lock().unwrap(), (2_000, 2_000));
+}

@@ -348,6 +348,13 @@ impl Consumer {
                 Some(stored) => stored.max(log_start),
                 None => self.resolve(self.settings.from, partition, (log_start, end)).await?,
             };
+            // Told now, and not only when something is fetched: `until` may lie before it. A time is looked up in a view
+            // that may be newer than `end`.
+            let exact = stored.is_some() || matches!(self.settings.from, Position::Offset(_));
+            if exact && !(log_start..=end).contains(&from) {
+                let (topic, offset, high_watermark) = (self.topic.to_string(), from, end);
+                return Err(Error::OffsetOutOfRange { topic, partition, offset, log_start, high_watermark });
+            }
             let until = match self.settings.until {
                 None => None,
                 Some(until) => Some(self.resolve(until, partition, (log_start, end)).await?),

@@ -138,18 +138,24 @@ impl Fetcher {
             chain.wait_past(plan.slot, deadline).await?;
             plan = self.plan(topic, partition, offset, limits)?;
         }
-        match self.read(&plan, partition, offset, limits).await {
-            // Merged, stripped or trimmed in between: look again, once, with a fresh view.
-            Err(Error::Superseded { .. }) => {
-                chain.refresh(chain.tick()).await?;
-                plan = self.plan(topic, partition, offset, limits)?;
-                let again = self.read(&plan, partition, offset, limits).await;
-                again.map_err(|error| match error {
-                    Error::Superseded { what } => {
-                        Error::damaged(format!("{topic}/{partition} at offset {offset}"), what)
-                    }
-                    other => other,
-                })
+        // Merged, stripped or trimmed in between: look again, once, with a fresh view.
+        let gone = |error| match error {
+            Error::Superseded { what } => {
+                Error::damaged(format!("{topic}/{partition} at offset {offset}"), what)
+            }
+            other => other,
+        };
+        let mut read = self.read(&plan, partition, offset, limits).await;
+        if let Err(Error::Superseded { .. }) = read {
+            chain.refresh(chain.tick()).await?;
+            plan = self.plan(topic, partition, offset, limits)?;
+            read = self.read(&plan, partition, offset, limits).await.map_err(gone);
+        }
+        match read {
+            // What lies before the damage is unharmed; the fetch that begins with the damaged slice says so.
+            Err(Error::Damaged { .. }) if plan.slices.len() > 1 => {
+                plan.slices.truncate(1);
+                self.read(&plan, partition, offset, limits).await.map_err(gone)
             }
             other => other,
         }

@@ -29,7 +29,7 @@ use super::Compression;
 use crate::limits;
 
 /// First and last bytes of a Parquet file.
-pub(super) const MAGIC: &[u8; 4] = b"PAR1";
+pub(crate) const MAGIC: &[u8; 4] = b"PAR1";
 /// Version of the format that this code writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 /// `created_by`, without the version.
