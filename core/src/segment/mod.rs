@@ -54,7 +54,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Every codec, in the order of their speed.
+    /// Every codec, in the order of the variants.
     pub const ALL: [Self; 4] = [Self::None, Self::Lz4, Self::Snappy, Self::Zstd];
 
     fn name(self) -> &'static str {

@@ -13,6 +13,7 @@
 //!       key          required BYTE_ARRAY (STRING)         plain         none
 //!       value        optional BYTE_ARRAY                  plain         none
 //! ```
+//! The codec is the topic's, except that dictionaries, and keys and headers where there are none, have no codec.
 //! Data pages are version 1. No page index, no bloom filters, no key-value metadata. `created_by` is
 //! `tidelog version 1`: the format's version, not the program's.
 
@@ -22,7 +23,7 @@ use arrow::array::{Array, ListArray, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::ZstdLevel;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
 use super::Compression;
@@ -39,12 +40,16 @@ pub(super) const CREATED_BY: &str = "tidelog version ";
 pub(super) const TOPIC: usize = 0;
 pub(super) const PARTITION: usize = 1;
 pub(super) const TIMESTAMP: usize = 2;
+pub(super) const KEY: usize = 3;
 pub(super) const HEADER_KEY: usize = 5;
 pub(super) const HEADER_VALUE: usize = 6;
 pub(super) const LEAVES: usize = 7;
 
 static HEADER_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])
+    Fields::from(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::BinaryView, true),
+    ])
 });
 
 static HEADER_ELEMENT: LazyLock<FieldRef> =
@@ -57,8 +62,8 @@ static ARROW: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("topic", topic, false),
         Field::new("partition", DataType::Int32, false),
         Field::new("timestamp", timestamp, false),
-        Field::new("key", DataType::Binary, true),
-        Field::new("value", DataType::Binary, true),
+        Field::new("key", DataType::BinaryView, true),
+        Field::new("value", DataType::BinaryView, true),
         Field::new("headers", DataType::List(header_element()), false),
     ]))
 });
@@ -83,7 +88,7 @@ pub(crate) fn header_struct(list: &ListArray) -> Option<&StructArray> {
     (structs.fields() == &*HEADER_FIELDS).then_some(structs)
 }
 
-/// The schema in Arrow's types. The topic column is a dictionary here; in the file it is a string.
+/// The schema in Arrow's types: dictionary for topics, views for bytes. In the file they are strings and bytes.
 pub fn arrow() -> SchemaRef {
     ARROW.clone()
 }
@@ -93,8 +98,31 @@ pub fn parquet() -> &'static SchemaDescriptor {
     &PARQUET
 }
 
+/// Which of the columns that are often empty have anything in them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filled {
+    /// A row has a key.
+    pub keys: bool,
+    /// A row has a header.
+    pub headers: bool,
+}
+
+/// By compression, keys, headers.
+static PROPERTIES: LazyLock<[[[WriterPropertiesPtr; 2]; 2]; Compression::ALL.len()]> = LazyLock::new(|| {
+    Compression::ALL.map(|compression| {
+        [false, true].map(|keys| {
+            [false, true].map(|headers| Arc::new(make_properties(compression, Filled { keys, headers })))
+        })
+    })
+});
+
 /// How a segment is written. The benchmark gives the same to the bare Parquet writer.
-pub fn writer_properties(compression: Compression) -> WriterProperties {
+pub fn writer_properties(compression: Compression, filled: Filled) -> WriterPropertiesPtr {
+    // `ALL` is in the order of the variants.
+    PROPERTIES[compression as usize][usize::from(filled.keys)][usize::from(filled.headers)].clone()
+}
+
+fn make_properties(compression: Compression, filled: Filled) -> WriterProperties {
     let codec = match compression {
         Compression::None => parquet::basic::Compression::UNCOMPRESSED,
         Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
@@ -109,15 +137,23 @@ pub fn writer_properties(compression: Compression) -> WriterProperties {
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
+        // The writer allocates for each of these; pages are bounded in bytes all the same.
+        .set_write_batch_size(16 << 10)
+        // Without a page index, pages of few rows serve nobody.
+        .set_data_page_row_count_limit(limits::SEGMENT_ROWS_MAX)
         // The writer cuts row groups itself.
         .set_max_row_group_row_count(None);
     for leaf in [TOPIC, PARTITION] {
         properties = properties
             .set_column_dictionary_enabled(path(leaf), true)
             // Never falls back to plain, so that a reader may insist on the dictionary.
-            .set_column_dictionary_page_size_limit(path(leaf), limits::SEGMENT_BYTES_MAX)
-            // A handful of bytes: a codec costs more time than it saves space.
-            .set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
+            .set_column_dictionary_page_size_limit(path(leaf), limits::SEGMENT_BYTES_MAX);
+    }
+    // A handful of bytes each: a codec and its tables cost far more than they could save, most of all in small groups.
+    let keys = if filled.keys { None } else { Some(KEY) };
+    let headers = if filled.headers { vec![] } else { vec![HEADER_KEY, HEADER_VALUE] };
+    for leaf in [TOPIC, PARTITION].into_iter().chain(keys).chain(headers) {
+        properties = properties.set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
     }
     for leaf in [TOPIC, PARTITION, TIMESTAMP] {
         properties = properties.set_column_statistics_enabled(path(leaf), EnabledStatistics::Chunk);

@@ -28,15 +28,15 @@ fn records_of(rows: &Rows) -> Vec<ConsumerRecord> {
     (0..rows.len()).map(|i| rows.record(i, i as u64)).collect()
 }
 
-/// `n` records whose raw bytes are `raw_bytes` together.
-fn sized(n: usize, raw_bytes: usize) -> Rows {
+/// `n` records with `value_bytes` together.
+fn sized(n: usize, value_bytes: usize) -> Rows {
     let mut rows = RowsBuilder::new();
     for i in 0..n {
-        let size = if i == 0 { raw_bytes - n * limits::ROW_BYTES } else { 0 };
+        let size = if i == 0 { value_bytes } else { 0 };
         rows.push(i as i64, None, Some(&vec![b'x'; size]), &[]).unwrap();
     }
     let rows = rows.finish();
-    assert_eq!(rows.raw_bytes(), raw_bytes);
+    assert_eq!(rows.raw_bytes(), n * limits::ROW_BYTES + value_bytes);
     rows
 }
 
@@ -118,7 +118,7 @@ fn large_values_and_many_rows_come_back() {
         value: Some(vec![7; 1 << 20].into()),
         headers: vec![],
     };
-    let many = sized(60_000, 60_000 * limits::ROW_BYTES + 100);
+    let many = sized(60_000, 100);
     for codec in Compression::ALL {
         let large = rows_of(&[large.clone(), large.clone(), large.clone()]);
         check_round_trip(&partitions([large, many.clone(), sized(1, 20)]), codec);
@@ -138,17 +138,17 @@ fn a_slice_has_its_own_group_or_shares_one_with_neighbours() {
     let (own, shared) = (limits::ROW_GROUP_OWN_BYTES, limits::ROW_GROUP_SHARED_BYTES_MAX);
     let small = own - 1;
     let cut = |sizes: &[usize]| {
-        let flush = partitions(sizes.iter().map(|s| sized(1, *s)));
+        let flush = partitions(sizes.iter().map(|raw_bytes| sized(1, raw_bytes - limits::ROW_BYTES)));
         let encoded = encode(&slices(&flush), Compression::None).unwrap();
         assert!(encoded.placed.iter().map(|p| p.first_row).eq(0..sizes.len() as u64));
         encoded.placed.iter().map(|p| p.group).collect::<Vec<_>>()
     };
-    assert_eq!(cut(&[20, 20, 20]), [0, 0, 0]);
+    assert_eq!(cut(&[60, 60, 60]), [0, 0, 0]);
     assert_eq!(cut(&[own, own]), [0, 1]);
     assert_eq!(cut(&[small, own, small, small]), [0, 1, 2, 2], "never across a slice that has its own");
     assert_eq!(cut(&[small, small, small, small]), [0; 4], "{small} * 4 is just below {shared}");
-    assert_eq!(cut(&[small, small, small, small, 20]), [0, 0, 0, 0, 1], "above it begins the next");
-    assert_eq!(cut(&[shared * 2, 20]), [0, 1]);
+    assert_eq!(cut(&[small, small, small, small, 60]), [0, 0, 0, 0, 1], "above it begins the next");
+    assert_eq!(cut(&[shared * 2, 60]), [0, 1]);
 }
 
 #[test]

@@ -4,17 +4,18 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
+    Array, ArrayRef, DictionaryArray, Int32Array, ListArray, StringArray, StructArray,
     TimestampMicrosecondArray,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::writer::SerializedFileWriter;
 
-use super::{Compression, Layout, Span, schema};
+use super::schema::{self, Filled};
+use super::{Compression, Layout, Span};
 use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -55,27 +56,16 @@ pub struct Encoded {
 /// Refuses slices that are empty or not in strictly rising order of (topic, partition), and more raw bytes than
 /// [`limits::SEGMENT_RAW_BYTES_MAX`].
 pub fn encode(slices: &[SegmentSlice<'_>], compression: Compression) -> Result<Encoded> {
-    check(slices)?;
-    let mut bytes = Vec::new();
-    let mut writer = open(slices, compression, &mut bytes).map_err(cannot_write)?;
-    let mut columns = SharedColumns::new(slices);
-    let mut placed = Vec::with_capacity(slices.len());
-    let mut first_row = 0;
-    for (group, members) in cut_groups(slices).into_iter().enumerate() {
-        for slice in &slices[members] {
-            placed.push(Place { group: group as u32, first_row });
-            first_row += slice.rows.len() as u64;
-            writer.write(&columns.batch(slice)?).map_err(cannot_write)?;
-        }
-        writer.flush().map_err(cannot_write)?;
-    }
-    let metadata = writer.finish().map_err(cannot_write)?;
-    drop(writer);
+    let raw_bytes: Vec<usize> = slices.iter().map(|s| s.rows.raw_bytes()).collect();
+    check(slices, &raw_bytes)?;
+    let total: usize = raw_bytes.iter().sum();
+    let mut bytes = Vec::with_capacity(if compression == Compression::None { total } else { total / 2 });
+    let (metadata, placed) = write(slices, &cut_groups(&raw_bytes), compression, &mut bytes)?;
     let layout = layout(&metadata, &bytes)?;
     Ok(Encoded { bytes: Bytes::from(bytes), layout, placed })
 }
 
-fn check(slices: &[SegmentSlice<'_>]) -> Result<()> {
+fn check(slices: &[SegmentSlice<'_>], raw_bytes: &[usize]) -> Result<()> {
     if slices.is_empty() || slices.iter().any(|s| s.rows.is_empty()) {
         return Err(Error::invalid(
             "slices",
@@ -91,18 +81,16 @@ fn check(slices: &[SegmentSlice<'_>]) -> Result<()> {
             return Err(Error::invalid("partition", format!("{} is above {}", slice.partition, i32::MAX)));
         }
     }
-    let raw_bytes = slices.iter().map(|s| s.rows.raw_bytes()).sum();
-    Error::check_size("segment", raw_bytes, limits::SEGMENT_RAW_BYTES_MAX)
+    Error::check_size("segment", raw_bytes.iter().sum(), limits::SEGMENT_RAW_BYTES_MAX)
 }
 
 /// Which slices share a row group: one of at least [`limits::ROW_GROUP_OWN_BYTES`] has its own, smaller neighbours
 /// share one of at most [`limits::ROW_GROUP_SHARED_BYTES_MAX`].
-fn cut_groups(slices: &[SegmentSlice<'_>]) -> Vec<Range<usize>> {
+fn cut_groups(raw_bytes: &[usize]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     // Raw bytes of the last group while it may still grow.
     let mut open: Option<usize> = None;
-    for (i, slice) in slices.iter().enumerate() {
-        let bytes = slice.rows.raw_bytes();
+    for (i, &bytes) in raw_bytes.iter().enumerate() {
         let small = bytes < limits::ROW_GROUP_OWN_BYTES;
         match (open, groups.last_mut()) {
             (Some(before), Some(last)) if small && before + bytes <= limits::ROW_GROUP_SHARED_BYTES_MAX => {
@@ -118,19 +106,59 @@ fn cut_groups(slices: &[SegmentSlice<'_>]) -> Vec<Range<usize>> {
     groups
 }
 
-fn open<'a>(
+fn write(
     slices: &[SegmentSlice<'_>],
+    groups: &[Range<usize>],
     compression: Compression,
-    out: &'a mut Vec<u8>,
-) -> parquet::errors::Result<ArrowWriter<&'a mut Vec<u8>>> {
-    let raw_bytes: usize = slices.iter().map(|s| s.rows.raw_bytes()).sum();
-    out.reserve(if compression == Compression::None { raw_bytes + (4 << 10) } else { raw_bytes / 2 });
-    let options = ArrowWriterOptions::new()
-        .with_properties(schema::writer_properties(compression))
-        .with_parquet_schema(schema::parquet().clone())
-        // The Arrow schema is known; a copy in each footer would only cost.
-        .with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(out, schema::arrow(), options)
+    out: &mut Vec<u8>,
+) -> Result<(ParquetMetaData, Vec<Place>)> {
+    let root = schema::parquet().root_schema_ptr();
+    let mut file =
+        SerializedFileWriter::new(out, root, schema::writer_properties(compression)).map_err(cannot_write)?;
+    let factory = ArrowRowGroupWriterFactory::new(&file, schema::arrow());
+    let mut columns = SharedColumns::new(slices);
+    let mut placed = Vec::with_capacity(slices.len());
+    let mut first_row = 0;
+    for (group, members) in groups.iter().enumerate() {
+        let mut leaves = factory.create_column_writers(group).map_err(cannot_write)?;
+        for slice in &slices[members.clone()] {
+            placed.push(Place { group: group as u32, first_row });
+            first_row += slice.rows.len() as u64;
+            write_slice(&mut leaves, &columns.of(slice)?).map_err(cannot_write)?;
+        }
+        close_group(&mut file, leaves).map_err(cannot_write)?;
+    }
+    Ok((file.finish().map_err(cannot_write)?, placed))
+}
+
+/// Which optional columns these slices have anything in.
+fn filled(slices: &[SegmentSlice<'_>]) -> Filled {
+    Filled {
+        keys: slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len()),
+        headers: slices.iter().any(|s| s.rows.header_lists().is_some()),
+    }
+}
+
+fn write_slice(leaves: &mut [ArrowColumnWriter], columns: &[ArrayRef]) -> parquet::errors::Result<()> {
+    let mut leaves = leaves.iter_mut();
+    for (field, column) in schema::arrow().fields().iter().zip(columns) {
+        for (values, leaf) in compute_leaves(field, column)?.iter().zip(&mut leaves) {
+            leaf.write(values)?;
+        }
+    }
+    Ok(())
+}
+
+fn close_group(
+    file: &mut SerializedFileWriter<&mut Vec<u8>>,
+    leaves: Vec<ArrowColumnWriter>,
+) -> parquet::errors::Result<()> {
+    let mut group = file.next_row_group()?;
+    for leaf in leaves {
+        leaf.close()?.append_to_row_group(&mut group)?;
+    }
+    group.close()?;
+    Ok(())
 }
 
 /// The columns that many slices have in common, made once for the longest.
@@ -151,9 +179,9 @@ impl SharedColumns {
         Self { zeros: ScalarBuffer::from(vec![0; longest + 1]), topic: None }
     }
 
-    fn batch(&mut self, slice: &SegmentSlice<'_>) -> Result<RecordBatch> {
+    fn of(&mut self, slice: &SegmentSlice<'_>) -> Result<[ArrayRef; 6]> {
         let rows = &slice.rows;
-        let columns: Vec<ArrayRef> = vec![
+        Ok([
             self.topic(slice.topic, rows.len())?,
             // Fits: checked before.
             Arc::new(Int32Array::from(vec![slice.partition as i32; rows.len()])),
@@ -161,8 +189,7 @@ impl SharedColumns {
             Arc::new(rows.key_array().clone()),
             Arc::new(rows.value_array().clone()),
             Arc::new(rows.header_lists().cloned().unwrap_or_else(|| self.no_headers(rows.len()))),
-        ];
-        RecordBatch::try_new(schema::arrow(), columns).map_err(cannot_write)
+        ])
     }
 
     fn topic(&mut self, topic: &str, rows: usize) -> Result<ArrayRef> {
