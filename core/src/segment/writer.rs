@@ -113,8 +113,8 @@ fn write(
     out: &mut Vec<u8>,
 ) -> Result<(ParquetMetaData, Vec<Place>)> {
     let root = schema::parquet().root_schema_ptr();
-    let mut file =
-        SerializedFileWriter::new(out, root, schema::writer_properties(compression)).map_err(cannot_write)?;
+    let properties = schema::writer_properties(compression, filled(slices));
+    let mut file = SerializedFileWriter::new(out, root, properties).map_err(cannot_write)?;
     let factory = ArrowRowGroupWriterFactory::new(&file, schema::arrow());
     let mut columns = SharedColumns::new(slices);
     let mut placed = Vec::with_capacity(slices.len());
