@@ -139,7 +139,8 @@ fn make_properties(compression: Compression, filled: Filled) -> WriterProperties
         .set_offset_index_disabled(true)
         // The writer allocates for each of these; pages are bounded in bytes all the same.
         .set_write_batch_size(16 << 10)
-        // Without a page index, pages of few rows serve nobody.
+        // Without a page index, small pages serve nobody; each costs buffers and a header.
+        .set_data_page_size_limit(2 << 20)
         .set_data_page_row_count_limit(limits::SEGMENT_ROWS_MAX)
         // The writer cuts row groups itself.
         .set_max_row_group_row_count(None);
