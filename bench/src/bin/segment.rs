@@ -196,7 +196,7 @@ fn bare_batch(partition: i32, rows: &Rows) -> Fallible<RecordBatch> {
 }
 
 fn bare_encode(groups: &[Vec<RecordBatch>], compression: Compression) -> Bytes {
-    let properties = schema::writer_properties(compression, schema::Filled::default()).as_ref().clone();
+    let properties = schema::writer_properties(compression).as_ref().clone();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema::arrow(), Some(properties)).expect("opens");
     for batches in groups {
         batches.iter().for_each(|b| writer.write(b).expect("writes"));

@@ -13,7 +13,8 @@
 //!       key          required BYTE_ARRAY (STRING)         plain         none
 //!       value        optional BYTE_ARRAY                  plain         none
 //! ```
-//! The codec is the topic's, except that dictionaries, and keys and headers where there are none, have no codec.
+//! The codec is the topic's, except that topic and partition, and keys or headers where a row group has none, have no
+//! codec (see `runs`).
 //! Data pages are version 1. No page index, no bloom filters, no key-value metadata. `created_by` is
 //! `tidelog version 1`: the format's version, not the program's.
 
@@ -36,11 +37,12 @@ pub const FORMAT_VERSION: u32 = 1;
 /// `created_by`, without the version.
 pub(super) const CREATED_BY: &str = "tidelog version ";
 
-/// Leaf columns by their place in a row group.
+/// Leaf columns by their place in a row group. Those of the columns are the same, with `headers` at `HEADER_KEY`.
 pub(super) const TOPIC: usize = 0;
 pub(super) const PARTITION: usize = 1;
 pub(super) const TIMESTAMP: usize = 2;
 pub(super) const KEY: usize = 3;
+pub(super) const VALUE: usize = 4;
 pub(super) const HEADER_KEY: usize = 5;
 pub(super) const HEADER_VALUE: usize = 6;
 pub(super) const LEAVES: usize = 7;
@@ -98,31 +100,16 @@ pub fn parquet() -> &'static SchemaDescriptor {
     &PARQUET
 }
 
-/// Which of the columns that are often empty have anything in them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Filled {
-    /// A row has a key.
-    pub keys: bool,
-    /// A row has a header.
-    pub headers: bool,
-}
-
-/// By compression, keys, headers.
-static PROPERTIES: LazyLock<[[[WriterPropertiesPtr; 2]; 2]; Compression::ALL.len()]> = LazyLock::new(|| {
-    Compression::ALL.map(|compression| {
-        [false, true].map(|keys| {
-            [false, true].map(|headers| Arc::new(make_properties(compression, Filled { keys, headers })))
-        })
-    })
-});
+static PROPERTIES: LazyLock<[WriterPropertiesPtr; Compression::ALL.len()]> =
+    LazyLock::new(|| Compression::ALL.map(|compression| Arc::new(make_properties(compression))));
 
 /// How a segment is written. The benchmark gives the same to the bare Parquet writer.
-pub fn writer_properties(compression: Compression, filled: Filled) -> WriterPropertiesPtr {
+pub fn writer_properties(compression: Compression) -> WriterPropertiesPtr {
     // `ALL` is in the order of the variants.
-    PROPERTIES[compression as usize][usize::from(filled.keys)][usize::from(filled.headers)].clone()
+    PROPERTIES[compression as usize].clone()
 }
 
-fn make_properties(compression: Compression, filled: Filled) -> WriterProperties {
+fn make_properties(compression: Compression) -> WriterProperties {
     let codec = match compression {
         Compression::None => parquet::basic::Compression::UNCOMPRESSED,
         Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
@@ -147,14 +134,8 @@ fn make_properties(compression: Compression, filled: Filled) -> WriterProperties
     for leaf in [TOPIC, PARTITION] {
         properties = properties
             .set_column_dictionary_enabled(path(leaf), true)
-            // Never falls back to plain, so that a reader may insist on the dictionary.
-            .set_column_dictionary_page_size_limit(path(leaf), limits::SEGMENT_BYTES_MAX);
-    }
-    // A handful of bytes each: a codec and its tables cost far more than they could save, most of all in small groups.
-    let keys = if filled.keys { None } else { Some(KEY) };
-    let headers = if filled.headers { vec![] } else { vec![HEADER_KEY, HEADER_VALUE] };
-    for leaf in [TOPIC, PARTITION].into_iter().chain(keys).chain(headers) {
-        properties = properties.set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
+            // A handful of bytes: a codec and its tables cost far more than they could save.
+            .set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
     }
     for leaf in [TOPIC, PARTITION, TIMESTAMP] {
         properties = properties.set_column_statistics_enabled(path(leaf), EnabledStatistics::Chunk);

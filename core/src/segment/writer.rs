@@ -1,21 +1,17 @@
 //! Slices → row groups → bytes.
 
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, ListArray, StringArray, StructArray,
-    TimestampMicrosecondArray,
-};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::Int32Type;
+use arrow::array::{Array, ArrayRef, ListArray, StructArray, TimestampMicrosecondArray};
+use arrow::buffer::OffsetBuffer;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::schema::{self, Filled};
-use super::{Compression, Layout, Span};
+use super::runs::{self, RowGroup, Runs};
+use super::{Compression, Layout, Span, schema};
 use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -60,9 +56,10 @@ pub fn encode(slices: &[SegmentSlice<'_>], compression: Compression) -> Result<E
     check(slices, &raw_bytes)?;
     let total: usize = raw_bytes.iter().sum();
     let mut bytes = Vec::with_capacity(if compression == Compression::None { total } else { total / 2 });
-    let (metadata, placed) = write(slices, &cut_groups(&raw_bytes), compression, &mut bytes)?;
+    let groups = cut_groups(&raw_bytes);
+    let metadata = write(slices, &groups, compression, &mut bytes).map_err(cannot_write)?;
     let layout = layout(&metadata, &bytes)?;
-    Ok(Encoded { bytes: Bytes::from(bytes), layout, placed })
+    Ok(Encoded { bytes: Bytes::from(bytes), layout, placed: places(slices, &groups) })
 }
 
 fn check(slices: &[SegmentSlice<'_>], raw_bytes: &[usize]) -> Result<()> {
@@ -106,109 +103,91 @@ fn cut_groups(raw_bytes: &[usize]) -> Vec<Range<usize>> {
     groups
 }
 
+fn places(slices: &[SegmentSlice<'_>], groups: &[Range<usize>]) -> Vec<Place> {
+    let mut placed = Vec::with_capacity(slices.len());
+    let mut first_row = 0;
+    for (group, members) in (0..).zip(groups) {
+        for slice in &slices[members.clone()] {
+            placed.push(Place { group, first_row });
+            first_row += slice.rows.len() as u64;
+        }
+    }
+    placed
+}
+
 fn write(
     slices: &[SegmentSlice<'_>],
     groups: &[Range<usize>],
     compression: Compression,
     out: &mut Vec<u8>,
-) -> Result<(ParquetMetaData, Vec<Place>)> {
+) -> parquet::errors::Result<ParquetMetaData> {
     let root = schema::parquet().root_schema_ptr();
-    let properties = schema::writer_properties(compression, filled(slices));
-    let mut file = SerializedFileWriter::new(out, root, properties).map_err(cannot_write)?;
+    let mut file = SerializedFileWriter::new(out, root, schema::writer_properties(compression))?;
     let factory = ArrowRowGroupWriterFactory::new(&file, schema::arrow());
-    let mut columns = SharedColumns::new(slices);
-    let mut placed = Vec::with_capacity(slices.len());
-    let mut first_row = 0;
-    for (group, members) in groups.iter().enumerate() {
-        let mut leaves = factory.create_column_writers(group).map_err(cannot_write)?;
-        for slice in &slices[members.clone()] {
-            placed.push(Place { group: group as u32, first_row });
-            first_row += slice.rows.len() as u64;
-            write_slice(&mut leaves, &columns.of(slice)?).map_err(cannot_write)?;
-        }
-        close_group(&mut file, leaves).map_err(cannot_write)?;
+    for (i, members) in groups.iter().enumerate() {
+        let leaves = factory.create_column_writers(i)?;
+        write_group(file.next_row_group()?, leaves, &slices[members.clone()])?;
     }
-    Ok((file.finish().map_err(cannot_write)?, placed))
+    file.finish()
 }
 
-/// Which optional columns these slices have anything in.
-fn filled(slices: &[SegmentSlice<'_>]) -> Filled {
-    Filled {
-        keys: slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len()),
-        headers: slices.iter().any(|s| s.rows.header_lists().is_some()),
-    }
-}
-
-fn write_slice(leaves: &mut [ArrowColumnWriter], columns: &[ArrayRef]) -> parquet::errors::Result<()> {
-    let mut leaves = leaves.iter_mut();
-    for (field, column) in schema::arrow().fields().iter().zip(columns) {
-        for (values, leaf) in compute_leaves(field, column)?.iter().zip(&mut leaves) {
-            leaf.write(values)?;
-        }
-    }
-    Ok(())
-}
-
-fn close_group(
-    file: &mut SerializedFileWriter<&mut Vec<u8>>,
-    leaves: Vec<ArrowColumnWriter>,
+fn write_group(
+    mut group: RowGroup<'_, '_>,
+    mut leaves: Vec<ArrowColumnWriter>,
+    slices: &[SegmentSlice<'_>],
 ) -> parquet::errors::Result<()> {
-    let mut group = file.next_row_group()?;
-    for leaf in leaves {
-        leaf.close()?.append_to_row_group(&mut group)?;
+    let keys = slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len());
+    let headers = slices.iter().any(|s| s.rows.header_lists().is_some());
+    for slice in slices {
+        write_slice(&mut leaves, &slice.rows, keys, headers)?;
+    }
+    let rows = |s: &SegmentSlice<'_>| s.rows.len() as u64;
+    runs::write_topics(&mut group, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
+    // Fits: checked before.
+    runs::write_partitions(&mut group, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
+    for (leaf, writer) in leaves.into_iter().enumerate().skip(schema::TIMESTAMP) {
+        let empty = match leaf {
+            schema::KEY => !keys,
+            schema::HEADER_KEY | schema::HEADER_VALUE => !headers,
+            _ => false,
+        };
+        if empty {
+            runs::write_nothing(&mut group, leaf, slices.iter().map(rows).sum())?;
+        } else {
+            writer.close()?.append_to_row_group(&mut group)?;
+        }
     }
     group.close()?;
     Ok(())
 }
 
-/// The columns that many slices have in common, made once for the longest.
-struct SharedColumns {
-    /// Dictionary keys: every row of a slice has the one topic.
-    zeros: ScalarBuffer<i32>,
-    /// The same topic for neighbouring slices.
-    topic: Option<(String, ArrayRef)>,
+fn write_slice(
+    leaves: &mut [ArrowColumnWriter],
+    rows: &Rows,
+    keys: bool,
+    headers: bool,
+) -> parquet::errors::Result<()> {
+    let arrow = schema::arrow();
+    let mut write = |first_leaf: usize, column: ArrayRef| {
+        let values = compute_leaves(arrow.field(first_leaf), &column)?;
+        leaves[first_leaf..].iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))
+    };
+    let timestamps = TimestampMicrosecondArray::new(rows.timestamp_buffer(), None);
+    write(schema::TIMESTAMP, Arc::new(timestamps.with_timezone("UTC")))?;
+    if keys {
+        write(schema::KEY, Arc::new(rows.key_array().clone()))?;
+    }
+    write(schema::VALUE, Arc::new(rows.value_array().clone()))?;
+    if headers {
+        let lists = rows.header_lists().cloned();
+        write(schema::HEADER_KEY, Arc::new(lists.unwrap_or_else(|| no_headers(rows.len()))))?;
+    }
+    Ok(())
 }
 
-static NO_HEADERS: LazyLock<Arc<StructArray>> =
-    LazyLock::new(|| Arc::new(StructArray::new_null(schema::header_fields(), 0)));
-
-impl SharedColumns {
-    fn new(slices: &[SegmentSlice<'_>]) -> Self {
-        let longest = slices.iter().map(|s| s.rows.len()).max().unwrap_or(0);
-        // One more, to serve as list offsets too.
-        Self { zeros: ScalarBuffer::from(vec![0; longest + 1]), topic: None }
-    }
-
-    fn of(&mut self, slice: &SegmentSlice<'_>) -> Result<[ArrayRef; 6]> {
-        let rows = &slice.rows;
-        Ok([
-            self.topic(slice.topic, rows.len())?,
-            // Fits: checked before.
-            Arc::new(Int32Array::from(vec![slice.partition as i32; rows.len()])),
-            Arc::new(TimestampMicrosecondArray::new(rows.timestamp_buffer(), None).with_timezone("UTC")),
-            Arc::new(rows.key_array().clone()),
-            Arc::new(rows.value_array().clone()),
-            Arc::new(rows.header_lists().cloned().unwrap_or_else(|| self.no_headers(rows.len()))),
-        ])
-    }
-
-    fn topic(&mut self, topic: &str, rows: usize) -> Result<ArrayRef> {
-        let name = match &self.topic {
-            Some((name, array)) if name == topic => array.clone(),
-            _ => {
-                let array: ArrayRef = Arc::new(StringArray::from(vec![topic]));
-                self.topic = Some((topic.to_owned(), array.clone()));
-                array
-            }
-        };
-        let keys = Int32Array::new(self.zeros.slice(0, rows), None);
-        Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, name).map_err(cannot_write)?))
-    }
-
-    fn no_headers(&self, rows: usize) -> ListArray {
-        let offsets = OffsetBuffer::new(self.zeros.slice(0, rows + 1));
-        ListArray::new(schema::header_element(), offsets, NO_HEADERS.clone(), None)
-    }
+fn no_headers(rows: usize) -> ListArray {
+    let none = StructArray::new_null(schema::header_fields(), 0);
+    ListArray::new(schema::header_element(), OffsetBuffer::new_zeroed(rows), Arc::new(none), None)
 }
 
 /// Positions from the Parquet metadata, checked to be end to end.

@@ -156,8 +156,7 @@ fn foreign(
     let reader =
         parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(encoded.bytes, 1_000).unwrap();
     let batches: Vec<_> = reader.map(|b| change(&b.unwrap())).collect();
-    let properties =
-        schema::writer_properties(Compression::None, Default::default()).as_ref().clone().into_builder();
+    let properties = schema::writer_properties(Compression::None).as_ref().clone().into_builder();
     let properties = properties.set_created_by(created_by.into()).build();
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
