@@ -203,9 +203,9 @@ fn codecs_have_names() {
 fn only_the_slice_that_was_written_is_handed_out() {
     let flush = partitions([sized(2, 50), sized(3, 60)]);
     let encoded = encode(&slices(&flush), Compression::None).unwrap();
-    let group = group(&encoded, &open(&encoded), 0);
-    assert_eq!(group.slice("t", 1, 2, 3).unwrap().len(), 3);
-    assert_eq!(group.slice("t", 1, 3, 1).unwrap().len(), 1, "a part will do");
+    let decoded = group(&encoded, &open(&encoded), 0);
+    assert_eq!(decoded.slice("t", 1, 2, 3).unwrap().len(), 3);
+    assert_eq!(decoded.slice("t", 1, 3, 1).unwrap().len(), 1, "a part will do");
     for (topic, partition, first_row, rows) in [
         ("u", 1, 2, 3),
         ("t", 0, 2, 3),
@@ -214,9 +214,13 @@ fn only_the_slice_that_was_written_is_handed_out() {
         ("t", 1, 2, 4),
         ("t", 1, u64::MAX, 2),
     ] {
-        let error = group.slice(topic, partition, first_row, rows).unwrap_err();
+        let error = decoded.slice(topic, partition, first_row, rows).unwrap_err();
         assert!(error.to_string().starts_with("damaged segment slice"), "{error}");
     }
+    // The same partition of two topics: the first row alone is not enough.
+    let flush: Flush = [(("a".into(), 0), sized(2, 0)), (("b".into(), 0), sized(2, 0))].into();
+    let two_topics = encode(&slices(&flush), Compression::None).unwrap();
+    assert!(group(&two_topics, &open(&two_topics), 0).slice("a", 0, 0, 3).is_err());
     let error = decode_group(&open(&encoded), 1, &encoded.bytes).unwrap_err();
     assert!(error.to_string().contains("row group 1 asked for, there are 1"), "{error}");
 }
