@@ -3,10 +3,13 @@
 //! ```text
 //! RowsBuilder ──finish──▶ Rows ──encode──▶ segment ──decode──▶ Rows ──record(i, offset)──▶ ConsumerRecord
 //! ```
-//! The columns are Arrow's, so that nothing is copied on the way into Parquet or out of it, and no row costs an
+//! The columns are Arrow's, so that next to nothing is copied on the way into Parquet or out of it, and no row costs an
 //! allocation of its own. Pure: no clock, no I/O.
 
-use arrow::array::{Array, BinaryArray, ListArray, StringArray};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, BinaryViewArray, ByteView, ListArray, StringArray};
 use arrow::buffer::ScalarBuffer;
 use bytes::Bytes;
 
@@ -30,17 +33,28 @@ pub struct Rows {
     headers: Option<Headers>,
 }
 
-/// A nullable byte column, and its data once more as `Bytes`, from which records are cut.
+/// A nullable byte column, and its buffers once more as `Bytes`, from which records are cut.
+///
+/// ```text
+/// view, 16 bytes, little-endian      up to 12 bytes    length u32 · the bytes themselves
+///                                    more              length u32 · first 4 bytes · buffer u32 · position u32
+/// ```
+/// Views, because the Parquet decoder can then leave plain values where they are: in the page.
 #[derive(Debug, Clone)]
 struct Column {
-    array: BinaryArray,
-    data: Bytes,
+    array: BinaryViewArray,
+    views: Bytes,
+    buffers: Arc<[Bytes]>,
 }
 
+const VIEW_BYTES: usize = size_of::<u128>();
+const VIEW_INLINE_MAX: usize = 12;
+
 impl Column {
-    fn new(array: BinaryArray) -> Self {
-        let data = Bytes::from_owner(array.values().clone());
-        Self { array, data }
+    fn new(array: BinaryViewArray) -> Self {
+        let views = Bytes::from_owner(array.views().inner().clone());
+        let buffers = array.data_buffers().iter().map(|b| Bytes::from_owner(b.clone())).collect();
+        Self { array, views, buffers }
     }
 
     fn get(&self, i: usize) -> Option<&[u8]> {
@@ -48,22 +62,39 @@ impl Column {
     }
 
     fn get_bytes(&self, i: usize) -> Option<Bytes> {
-        let offsets = self.array.value_offsets();
-        self.array.is_valid(i).then(|| self.data.slice(offsets[i] as usize..offsets[i + 1] as usize))
+        if self.array.is_null(i) {
+            return None;
+        }
+        let view = ByteView::from(self.array.views()[i]);
+        let length = view.length as usize;
+        Some(if length <= VIEW_INLINE_MAX {
+            let at = i * VIEW_BYTES + size_of::<u32>();
+            self.views.slice(at..at + length)
+        } else {
+            let at = view.offset as usize;
+            self.buffers[view.buffer_index as usize].slice(at..at + length)
+        })
     }
 
     fn slice(&self, from: usize, len: usize) -> Self {
-        Self { array: self.array.slice(from, len), data: self.data.clone() }
+        Self {
+            array: self.array.slice(from, len),
+            views: self.views.slice(from * VIEW_BYTES..(from + len) * VIEW_BYTES),
+            buffers: self.buffers.clone(),
+        }
     }
 
-    fn data_bytes(&self) -> usize {
-        data_bytes(self.array.value_offsets())
+    /// Of rows `from..to`. The length stands in the lowest bits of a view; that of a null may be anything.
+    fn data_bytes(&self, from: usize, to: usize) -> usize {
+        let length = |view: &u128| *view as u32 as usize;
+        let views = &self.array.views()[from..to];
+        match self.array.nulls() {
+            Some(nulls) if nulls.null_count() > 0 => {
+                nulls.slice(from, to - from).valid_indices().map(|i| length(&views[i])).sum()
+            }
+            _ => views.iter().map(length).sum(),
+        }
     }
-}
-
-/// Bytes between the first and the last offset.
-fn data_bytes(offsets: &[i32]) -> usize {
-    (offsets[offsets.len() - 1] - offsets[0]) as usize
 }
 
 /// `list<struct<key: utf8, value: binary>>`, taken apart once.
@@ -79,21 +110,29 @@ impl Headers {
     fn new(list: ListArray) -> Option<Self> {
         let structs = schema::header_struct(&list)?;
         let keys = structs.column(0).as_any().downcast_ref::<StringArray>()?.clone();
-        let values = Column::new(structs.column(1).as_any().downcast_ref::<BinaryArray>()?.clone());
-        (data_bytes(list.value_offsets()) > 0).then_some(Self { list, keys, values })
+        let values = Column::new(structs.column(1).as_any().downcast_ref::<BinaryViewArray>()?.clone());
+        let headers = Self { list, keys, values };
+        (!headers.all().is_empty()).then_some(headers)
     }
 
-    fn range(&self, i: usize) -> std::ops::Range<usize> {
+    /// Places of row `i`'s headers.
+    fn range(&self, i: usize) -> Range<usize> {
         let offsets = self.list.value_offsets();
         offsets[i] as usize..offsets[i + 1] as usize
     }
 
+    /// Places of all rows' headers.
+    fn all(&self) -> Range<usize> {
+        let offsets = self.list.offsets();
+        offsets.first() as usize..offsets.last() as usize
+    }
+
     fn raw_bytes(&self) -> usize {
-        let offsets = self.list.value_offsets();
-        let (first, last) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
-        data_bytes(&self.keys.value_offsets()[first..=last])
-            + data_bytes(&self.values.array.value_offsets()[first..=last])
-            + (last - first) * limits::HEADER_BYTES
+        let Range { start, end } = self.all();
+        let offsets = self.keys.value_offsets();
+        (offsets[end] - offsets[start]) as usize
+            + self.values.data_bytes(start, end)
+            + (end - start) * limits::HEADER_BYTES
     }
 }
 
@@ -101,8 +140,8 @@ impl Rows {
     /// From decoded columns of equal length. The caller has checked the types.
     pub(crate) fn from_columns(
         timestamps: ScalarBuffer<i64>,
-        keys: BinaryArray,
-        values: BinaryArray,
+        keys: BinaryViewArray,
+        values: BinaryViewArray,
         headers: Option<ListArray>,
     ) -> Self {
         let headers = headers.and_then(Headers::new);
@@ -121,11 +160,11 @@ impl Rows {
     }
 
     /// Bytes that the limits count: keys, values and headers, [`limits::ROW_BYTES`] a row and
-    /// [`limits::HEADER_BYTES`] a header. Costs the same for any number of rows.
+    /// [`limits::HEADER_BYTES`] a header: about what they take in memory. Adds up the lengths at each call.
     pub fn raw_bytes(&self) -> usize {
         self.len() * limits::ROW_BYTES
-            + self.keys.data_bytes()
-            + self.values.data_bytes()
+            + self.keys.data_bytes(0, self.len())
+            + self.values.data_bytes(0, self.len())
             + self.headers.as_ref().map_or(0, Headers::raw_bytes)
     }
 
@@ -193,9 +232,11 @@ impl Rows {
     pub fn sum(&self, topic: TopicId, partition: u32, from: usize, len: usize) -> RecordSum {
         let mut hasher = RecordHasher::new(topic, partition);
         let mut sum = RecordSum::default();
-        for (place, i) in (from..from + len).enumerate() {
-            let headers = self.headers(i).map(|(key, value)| (key.as_bytes(), value));
-            sum.push(place as u64, hasher.hash(self.timestamps[i], self.key(i), self.value(i), headers));
+        let part = self.slice(from, len);
+        let rows = part.timestamps.iter().zip(part.keys.array.iter()).zip(part.values.array.iter());
+        for (i, ((timestamp_us, key), value)) in rows.enumerate() {
+            let headers = part.headers(i).map(|(key, value)| (key.as_bytes(), value));
+            sum.push(i as u64, hasher.hash(*timestamp_us, key, value, headers));
         }
         sum
     }
@@ -204,11 +245,11 @@ impl Rows {
         self.timestamps.clone()
     }
 
-    pub(crate) fn key_array(&self) -> &BinaryArray {
+    pub(crate) fn key_array(&self) -> &BinaryViewArray {
         &self.keys.array
     }
 
-    pub(crate) fn value_array(&self) -> &BinaryArray {
+    pub(crate) fn value_array(&self) -> &BinaryViewArray {
         &self.values.array
     }
 

@@ -36,10 +36,10 @@ pub const TIMESTAMP_US_MAX: i64 = 253_402_300_799_999_999;
 pub const INLINE_BYTES_MAX: usize = 4 << 10;
 /// Raw bytes at which an open batch is sealed, whatever its linger.
 pub const SEGMENT_RAW_BYTES: usize = 4 << 20;
-/// What a row counts for beside its key, value and headers: timestamp and two offsets.
-pub const ROW_BYTES: usize = 16;
-/// What a header counts for beside its key and value: two offsets.
-pub const HEADER_BYTES: usize = 8;
+/// What a row counts for beside its key, value and headers: timestamp and two views.
+pub const ROW_BYTES: usize = 40;
+/// What a header counts for beside its key and value: offset and view.
+pub const HEADER_BYTES: usize = 20;
 /// Raw bytes of the largest record.
 pub const RECORD_RAW_BYTES_MAX: usize = RECORD_BYTES_MAX + ROW_BYTES + HEADERS_PER_RECORD_MAX * HEADER_BYTES;
 /// Raw bytes one segment may hold at most: an open batch plus one record.
@@ -180,7 +180,7 @@ const _: () = {
     assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX);
     assert!(KEY_BYTES_MAX <= RECORD_BYTES_MAX);
     assert!(SEGMENT_RAW_BYTES_MAX < SEGMENT_BYTES_MAX, "a raw segment fits its own limit");
-    assert!(SEGMENT_BYTES_MAX <= i32::MAX as usize, "positions are u32, offsets within a column i32");
+    assert!(SEGMENT_BYTES_MAX <= i32::MAX as usize, "positions are u32, offsets in memory i32");
     assert!(SEGMENT_RAW_BYTES_MAX / ROW_BYTES <= SEGMENT_ROWS_MAX, "the byte limit bounds the rows");
     // Two neighbours that did not fit into one shared group, or a slice with its own group beside a small one.
     assert!(

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::builder::NullBufferBuilder;
-use arrow::array::{ArrayRef, BinaryArray, ListArray, StringArray, StructArray};
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::array::builder::{BinaryViewBuilder, StringBuilder};
+use arrow::array::{ArrayRef, ListArray, StructArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
 use super::{Rows, check_raw_bytes};
 use crate::error::Result;
@@ -15,69 +15,39 @@ use crate::{limits, segment::schema};
 #[derive(Debug)]
 pub struct RowsBuilder {
     timestamps: Vec<i64>,
-    keys: ColumnBuilder,
-    values: ColumnBuilder,
+    keys: BinaryViewBuilder,
+    values: BinaryViewBuilder,
     /// `None` until the first header.
     headers: Option<HeadersBuilder>,
     raw_bytes: usize,
 }
 
-/// A nullable byte column while it grows. Offsets are `i32`, which [`limits::SEGMENT_RAW_BYTES_MAX`] keeps true.
-#[derive(Debug)]
-struct ColumnBuilder {
-    offsets: Vec<i32>,
-    data: Vec<u8>,
-    validity: NullBufferBuilder,
-}
-
 #[derive(Debug)]
 struct HeadersBuilder {
-    /// One more than there are rows.
+    /// One more than there are rows. `i32`, which [`limits::SEGMENT_RAW_BYTES_MAX`] keeps true.
     list_offsets: Vec<i32>,
-    keys: ColumnBuilder,
-    values: ColumnBuilder,
-}
-
-impl ColumnBuilder {
-    fn new() -> Self {
-        Self { offsets: vec![0], data: Vec::new(), validity: NullBufferBuilder::new(64) }
-    }
-
-    fn push(&mut self, bytes: Option<&[u8]>) {
-        self.data.extend_from_slice(bytes.unwrap_or_default());
-        self.offsets.push(self.data.len() as i32);
-        self.validity.append(bytes.is_some());
-    }
-
-    fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    fn finish(self) -> BinaryArray {
-        let Self { offsets, data, validity } = self;
-        // Cannot fail: `push` keeps the offsets rising and within the data, and one validity bit an offset.
-        BinaryArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(data), validity.build())
-    }
+    keys: StringBuilder,
+    values: BinaryViewBuilder,
 }
 
 impl HeadersBuilder {
     /// `rows` rows came before, none with a header.
     fn new(rows: usize) -> Self {
-        Self { list_offsets: vec![0; rows + 1], keys: ColumnBuilder::new(), values: ColumnBuilder::new() }
+        Self { list_offsets: vec![0; rows + 1], keys: StringBuilder::new(), values: BinaryViewBuilder::new() }
     }
 
     fn push(&mut self, headers: &[Header]) {
         for header in headers {
-            self.keys.push(Some(header.key.as_bytes()));
-            self.values.push(header.value.as_deref());
+            self.keys.append_value(&header.key);
+            self.values.append_option(header.value.as_deref());
         }
-        self.list_offsets.push(self.keys.len() as i32);
+        let before = self.list_offsets.last().copied().unwrap_or(0);
+        self.list_offsets.push(before + headers.len() as i32);
     }
 
-    fn finish(self) -> ListArray {
-        // Cannot fail: the keys came in as `String`s, and both columns grew together.
-        let keys = StringArray::try_from_binary(self.keys.finish()).expect("keys are UTF-8");
-        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(self.values.finish())];
+    fn finish(mut self) -> ListArray {
+        let columns: Vec<ArrayRef> = vec![Arc::new(self.keys.finish()), Arc::new(self.values.finish())];
+        // Neither can fail: both columns grew together, and the offsets rise up to their length.
         let structs = StructArray::new(schema::header_fields(), columns, None);
         let offsets = OffsetBuffer::new(self.list_offsets.into());
         ListArray::new(schema::header_element(), offsets, Arc::new(structs), None)
@@ -95,8 +65,8 @@ impl RowsBuilder {
     pub fn new() -> Self {
         Self {
             timestamps: Vec::new(),
-            keys: ColumnBuilder::new(),
-            values: ColumnBuilder::new(),
+            keys: BinaryViewBuilder::new(),
+            values: BinaryViewBuilder::new(),
             headers: None,
             raw_bytes: 0,
         }
@@ -118,8 +88,8 @@ impl RowsBuilder {
             self.headers = Some(HeadersBuilder::new(self.len()));
         }
         self.timestamps.push(timestamp_us);
-        self.keys.push(key);
-        self.values.push(value);
+        self.keys.append_option(key);
+        self.values.append_option(value);
         if let Some(all) = &mut self.headers {
             all.push(headers);
         }
@@ -142,7 +112,7 @@ impl RowsBuilder {
     }
 
     /// The rows. The buffers are moved.
-    pub fn finish(self) -> Rows {
+    pub fn finish(mut self) -> Rows {
         Rows::from_columns(
             ScalarBuffer::from(self.timestamps),
             self.keys.finish(),

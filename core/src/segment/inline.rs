@@ -28,13 +28,17 @@ pub const ENCODING: u64 = 1;
 const ROW_BYTES_MIN: usize = 4;
 /// The fewest bytes of a header: an empty key and a null.
 const HEADER_BYTES_MIN: usize = 2;
-const _: () = assert!(limits::ROW_BYTES == 4 * ROW_BYTES_MIN && limits::HEADER_BYTES == 4 * HEADER_BYTES_MIN);
+/// Raw bytes are at most this many times the encoded ones.
+const RAW_PER_BYTE: usize = 10;
+const _: () = assert!(
+    limits::ROW_BYTES <= RAW_PER_BYTE * ROW_BYTES_MIN
+        && limits::HEADER_BYTES <= RAW_PER_BYTE * HEADER_BYTES_MIN
+);
 
 /// What `rows` add in this encoding. Exact unless far above [`limits::INLINE_BYTES_MAX`]; then some number above it,
 /// found without looking at the rows.
 pub fn inline_bytes(rows: &Rows) -> usize {
-    // What counts as ROW_BYTES or HEADER_BYTES raw takes at least a quarter of it here.
-    if rows.raw_bytes() / 4 > limits::INLINE_BYTES_MAX {
+    if rows.raw_bytes() / RAW_PER_BYTE > limits::INLINE_BYTES_MAX {
         return rows.raw_bytes();
     }
     if rows.is_empty() {

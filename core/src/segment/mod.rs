@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `schema` | the columns and how each is encoded |
 //! | `writer` | slices → row groups → bytes and [`Layout`] |
+//! | `runs` | the columns that say the same row after row |
 //! | `reader` | verified bytes → [`Footer`] → [`Group`] → rows |
 //! | `pages` | bounds what a row group may decode to, before it is decoded |
 //! | `inline` | the other home of rows: small batches inside a commit |
@@ -31,6 +32,7 @@ use crate::limits;
 pub mod inline;
 mod pages;
 mod reader;
+mod runs;
 pub mod schema;
 #[cfg(test)]
 mod tests;
@@ -54,7 +56,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Every codec, in the order of their speed.
+    /// Every codec, in the order of the variants.
     pub const ALL: [Self; 4] = [Self::None, Self::Lz4, Self::Snappy, Self::Zstd];
 
     fn name(self) -> &'static str {

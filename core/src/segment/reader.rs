@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, AsArray, BinaryArray, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray,
+    Array, AsArray, BinaryViewArray, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray,
 };
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use bytes::{Buf, Bytes};
@@ -225,8 +225,8 @@ impl Group {
             partitions: column(batch, "partition")?,
             rows: Rows::from_columns(
                 timestamps.values().clone(),
-                column::<BinaryArray>(batch, "key")?,
-                column::<BinaryArray>(batch, "value")?,
+                column::<BinaryViewArray>(batch, "key")?,
+                column::<BinaryViewArray>(batch, "value")?,
                 Some(column::<ListArray>(batch, "headers")?),
             ),
         })

@@ -13,6 +13,8 @@
 //!       key          required BYTE_ARRAY (STRING)         plain         none
 //!       value        optional BYTE_ARRAY                  plain         none
 //! ```
+//! The codec is the topic's, except that topic and partition, and keys or headers where a row group has none, have no
+//! codec (see `runs`).
 //! Data pages are version 1. No page index, no bloom filters, no key-value metadata. `created_by` is
 //! `tidelog version 1`: the format's version, not the program's.
 
@@ -22,7 +24,7 @@ use arrow::array::{Array, ListArray, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::ZstdLevel;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
 use super::Compression;
@@ -35,16 +37,21 @@ pub const FORMAT_VERSION: u32 = 1;
 /// `created_by`, without the version.
 pub(super) const CREATED_BY: &str = "tidelog version ";
 
-/// Leaf columns by their place in a row group.
+/// Leaf columns by their place in a row group. Those of the columns are the same, with `headers` at `HEADER_KEY`.
 pub(super) const TOPIC: usize = 0;
 pub(super) const PARTITION: usize = 1;
 pub(super) const TIMESTAMP: usize = 2;
+pub(super) const KEY: usize = 3;
+pub(super) const VALUE: usize = 4;
 pub(super) const HEADER_KEY: usize = 5;
 pub(super) const HEADER_VALUE: usize = 6;
 pub(super) const LEAVES: usize = 7;
 
 static HEADER_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])
+    Fields::from(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::BinaryView, true),
+    ])
 });
 
 static HEADER_ELEMENT: LazyLock<FieldRef> =
@@ -57,8 +64,8 @@ static ARROW: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("topic", topic, false),
         Field::new("partition", DataType::Int32, false),
         Field::new("timestamp", timestamp, false),
-        Field::new("key", DataType::Binary, true),
-        Field::new("value", DataType::Binary, true),
+        Field::new("key", DataType::BinaryView, true),
+        Field::new("value", DataType::BinaryView, true),
         Field::new("headers", DataType::List(header_element()), false),
     ]))
 });
@@ -83,7 +90,7 @@ pub(crate) fn header_struct(list: &ListArray) -> Option<&StructArray> {
     (structs.fields() == &*HEADER_FIELDS).then_some(structs)
 }
 
-/// The schema in Arrow's types. The topic column is a dictionary here; in the file it is a string.
+/// The schema in Arrow's types: dictionary for topics, views for bytes. In the file they are strings and bytes.
 pub fn arrow() -> SchemaRef {
     ARROW.clone()
 }
@@ -93,8 +100,16 @@ pub fn parquet() -> &'static SchemaDescriptor {
     &PARQUET
 }
 
+static PROPERTIES: LazyLock<[WriterPropertiesPtr; Compression::ALL.len()]> =
+    LazyLock::new(|| Compression::ALL.map(|compression| Arc::new(make_properties(compression))));
+
 /// How a segment is written. The benchmark gives the same to the bare Parquet writer.
-pub fn writer_properties(compression: Compression) -> WriterProperties {
+pub fn writer_properties(compression: Compression) -> WriterPropertiesPtr {
+    // `ALL` is in the order of the variants.
+    PROPERTIES[compression as usize].clone()
+}
+
+fn make_properties(compression: Compression) -> WriterProperties {
     let codec = match compression {
         Compression::None => parquet::basic::Compression::UNCOMPRESSED,
         Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
@@ -109,14 +124,17 @@ pub fn writer_properties(compression: Compression) -> WriterProperties {
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
+        // The writer allocates for each of these; pages are bounded in bytes all the same.
+        .set_write_batch_size(16 << 10)
+        // Without a page index, small pages serve nobody; each costs buffers and a header.
+        .set_data_page_size_limit(2 << 20)
+        .set_data_page_row_count_limit(limits::SEGMENT_ROWS_MAX)
         // The writer cuts row groups itself.
         .set_max_row_group_row_count(None);
     for leaf in [TOPIC, PARTITION] {
         properties = properties
             .set_column_dictionary_enabled(path(leaf), true)
-            // Never falls back to plain, so that a reader may insist on the dictionary.
-            .set_column_dictionary_page_size_limit(path(leaf), limits::SEGMENT_BYTES_MAX)
-            // A handful of bytes: a codec costs more time than it saves space.
+            // A handful of bytes: a codec and its tables cost far more than they could save.
             .set_column_compression(path(leaf), parquet::basic::Compression::UNCOMPRESSED);
     }
     for leaf in [TOPIC, PARTITION, TIMESTAMP] {

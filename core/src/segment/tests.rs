@@ -28,15 +28,15 @@ fn records_of(rows: &Rows) -> Vec<ConsumerRecord> {
     (0..rows.len()).map(|i| rows.record(i, i as u64)).collect()
 }
 
-/// `n` records whose raw bytes are `raw_bytes` together.
-fn sized(n: usize, raw_bytes: usize) -> Rows {
+/// `n` records with `value_bytes` together.
+fn sized(n: usize, value_bytes: usize) -> Rows {
     let mut rows = RowsBuilder::new();
     for i in 0..n {
-        let size = if i == 0 { raw_bytes - n * limits::ROW_BYTES } else { 0 };
+        let size = if i == 0 { value_bytes } else { 0 };
         rows.push(i as i64, None, Some(&vec![b'x'; size]), &[]).unwrap();
     }
     let rows = rows.finish();
-    assert_eq!(rows.raw_bytes(), raw_bytes);
+    assert_eq!(rows.raw_bytes(), n * limits::ROW_BYTES + value_bytes);
     rows
 }
 
@@ -118,7 +118,7 @@ fn large_values_and_many_rows_come_back() {
         value: Some(vec![7; 1 << 20].into()),
         headers: vec![],
     };
-    let many = sized(60_000, 60_000 * limits::ROW_BYTES + 100);
+    let many = sized(60_000, 100);
     for codec in Compression::ALL {
         let large = rows_of(&[large.clone(), large.clone(), large.clone()]);
         check_round_trip(&partitions([large, many.clone(), sized(1, 20)]), codec);
@@ -138,17 +138,17 @@ fn a_slice_has_its_own_group_or_shares_one_with_neighbours() {
     let (own, shared) = (limits::ROW_GROUP_OWN_BYTES, limits::ROW_GROUP_SHARED_BYTES_MAX);
     let small = own - 1;
     let cut = |sizes: &[usize]| {
-        let flush = partitions(sizes.iter().map(|s| sized(1, *s)));
+        let flush = partitions(sizes.iter().map(|raw_bytes| sized(1, raw_bytes - limits::ROW_BYTES)));
         let encoded = encode(&slices(&flush), Compression::None).unwrap();
         assert!(encoded.placed.iter().map(|p| p.first_row).eq(0..sizes.len() as u64));
         encoded.placed.iter().map(|p| p.group).collect::<Vec<_>>()
     };
-    assert_eq!(cut(&[20, 20, 20]), [0, 0, 0]);
+    assert_eq!(cut(&[60, 60, 60]), [0, 0, 0]);
     assert_eq!(cut(&[own, own]), [0, 1]);
     assert_eq!(cut(&[small, own, small, small]), [0, 1, 2, 2], "never across a slice that has its own");
     assert_eq!(cut(&[small, small, small, small]), [0; 4], "{small} * 4 is just below {shared}");
-    assert_eq!(cut(&[small, small, small, small, 20]), [0, 0, 0, 0, 1], "above it begins the next");
-    assert_eq!(cut(&[shared * 2, 20]), [0, 1]);
+    assert_eq!(cut(&[small, small, small, small, 60]), [0, 0, 0, 0, 1], "above it begins the next");
+    assert_eq!(cut(&[shared * 2, 60]), [0, 1]);
 }
 
 #[test]
@@ -203,9 +203,9 @@ fn codecs_have_names() {
 fn only_the_slice_that_was_written_is_handed_out() {
     let flush = partitions([sized(2, 50), sized(3, 60)]);
     let encoded = encode(&slices(&flush), Compression::None).unwrap();
-    let group = group(&encoded, &open(&encoded), 0);
-    assert_eq!(group.slice("t", 1, 2, 3).unwrap().len(), 3);
-    assert_eq!(group.slice("t", 1, 3, 1).unwrap().len(), 1, "a part will do");
+    let decoded = group(&encoded, &open(&encoded), 0);
+    assert_eq!(decoded.slice("t", 1, 2, 3).unwrap().len(), 3);
+    assert_eq!(decoded.slice("t", 1, 3, 1).unwrap().len(), 1, "a part will do");
     for (topic, partition, first_row, rows) in [
         ("u", 1, 2, 3),
         ("t", 0, 2, 3),
@@ -214,9 +214,13 @@ fn only_the_slice_that_was_written_is_handed_out() {
         ("t", 1, 2, 4),
         ("t", 1, u64::MAX, 2),
     ] {
-        let error = group.slice(topic, partition, first_row, rows).unwrap_err();
+        let error = decoded.slice(topic, partition, first_row, rows).unwrap_err();
         assert!(error.to_string().starts_with("damaged segment slice"), "{error}");
     }
+    // The same partition of two topics: the first row alone is not enough.
+    let flush: Flush = [(("a".into(), 0), sized(2, 0)), (("b".into(), 0), sized(2, 0))].into();
+    let two_topics = encode(&slices(&flush), Compression::None).unwrap();
+    assert!(group(&two_topics, &open(&two_topics), 0).slice("a", 0, 0, 3).is_err());
     let error = decode_group(&open(&encoded), 1, &encoded.bytes).unwrap_err();
     assert!(error.to_string().contains("row group 1 asked for, there are 1"), "{error}");
 }

@@ -1,19 +1,16 @@
 //! Slices → row groups → bytes.
 
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
-    TimestampMicrosecondArray,
-};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::Int32Type;
+use arrow::array::{Array, ArrayRef, ListArray, StructArray, TimestampMicrosecondArray};
+use arrow::buffer::OffsetBuffer;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::writer::SerializedFileWriter;
 
+use super::runs::{self, RowGroup, Runs};
 use super::{Compression, Layout, Span, schema};
 use crate::batch::Rows;
 use crate::error::{Error, Result};
@@ -55,27 +52,17 @@ pub struct Encoded {
 /// Refuses slices that are empty or not in strictly rising order of (topic, partition), and more raw bytes than
 /// [`limits::SEGMENT_RAW_BYTES_MAX`].
 pub fn encode(slices: &[SegmentSlice<'_>], compression: Compression) -> Result<Encoded> {
-    check(slices)?;
-    let mut bytes = Vec::new();
-    let mut writer = open(slices, compression, &mut bytes).map_err(cannot_write)?;
-    let mut columns = SharedColumns::new(slices);
-    let mut placed = Vec::with_capacity(slices.len());
-    let mut first_row = 0;
-    for (group, members) in cut_groups(slices).into_iter().enumerate() {
-        for slice in &slices[members] {
-            placed.push(Place { group: group as u32, first_row });
-            first_row += slice.rows.len() as u64;
-            writer.write(&columns.batch(slice)?).map_err(cannot_write)?;
-        }
-        writer.flush().map_err(cannot_write)?;
-    }
-    let metadata = writer.finish().map_err(cannot_write)?;
-    drop(writer);
+    let raw_bytes: Vec<usize> = slices.iter().map(|s| s.rows.raw_bytes()).collect();
+    check(slices, &raw_bytes)?;
+    let total: usize = raw_bytes.iter().sum();
+    let mut bytes = Vec::with_capacity(if compression == Compression::None { total } else { total / 2 });
+    let groups = cut_groups(&raw_bytes);
+    let metadata = write(slices, &groups, compression, &mut bytes).map_err(cannot_write)?;
     let layout = layout(&metadata, &bytes)?;
-    Ok(Encoded { bytes: Bytes::from(bytes), layout, placed })
+    Ok(Encoded { bytes: Bytes::from(bytes), layout, placed: places(slices, &groups) })
 }
 
-fn check(slices: &[SegmentSlice<'_>]) -> Result<()> {
+fn check(slices: &[SegmentSlice<'_>], raw_bytes: &[usize]) -> Result<()> {
     if slices.is_empty() || slices.iter().any(|s| s.rows.is_empty()) {
         return Err(Error::invalid(
             "slices",
@@ -91,18 +78,16 @@ fn check(slices: &[SegmentSlice<'_>]) -> Result<()> {
             return Err(Error::invalid("partition", format!("{} is above {}", slice.partition, i32::MAX)));
         }
     }
-    let raw_bytes = slices.iter().map(|s| s.rows.raw_bytes()).sum();
-    Error::check_size("segment", raw_bytes, limits::SEGMENT_RAW_BYTES_MAX)
+    Error::check_size("segment", raw_bytes.iter().sum(), limits::SEGMENT_RAW_BYTES_MAX)
 }
 
 /// Which slices share a row group: one of at least [`limits::ROW_GROUP_OWN_BYTES`] has its own, smaller neighbours
 /// share one of at most [`limits::ROW_GROUP_SHARED_BYTES_MAX`].
-fn cut_groups(slices: &[SegmentSlice<'_>]) -> Vec<Range<usize>> {
+fn cut_groups(raw_bytes: &[usize]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     // Raw bytes of the last group while it may still grow.
     let mut open: Option<usize> = None;
-    for (i, slice) in slices.iter().enumerate() {
-        let bytes = slice.rows.raw_bytes();
+    for (i, &bytes) in raw_bytes.iter().enumerate() {
         let small = bytes < limits::ROW_GROUP_OWN_BYTES;
         match (open, groups.last_mut()) {
             (Some(before), Some(last)) if small && before + bytes <= limits::ROW_GROUP_SHARED_BYTES_MAX => {
@@ -118,70 +103,91 @@ fn cut_groups(slices: &[SegmentSlice<'_>]) -> Vec<Range<usize>> {
     groups
 }
 
-fn open<'a>(
+fn places(slices: &[SegmentSlice<'_>], groups: &[Range<usize>]) -> Vec<Place> {
+    let mut placed = Vec::with_capacity(slices.len());
+    let mut first_row = 0;
+    for (group, members) in (0..).zip(groups) {
+        for slice in &slices[members.clone()] {
+            placed.push(Place { group, first_row });
+            first_row += slice.rows.len() as u64;
+        }
+    }
+    placed
+}
+
+fn write(
     slices: &[SegmentSlice<'_>],
+    groups: &[Range<usize>],
     compression: Compression,
-    out: &'a mut Vec<u8>,
-) -> parquet::errors::Result<ArrowWriter<&'a mut Vec<u8>>> {
-    let raw_bytes: usize = slices.iter().map(|s| s.rows.raw_bytes()).sum();
-    out.reserve(if compression == Compression::None { raw_bytes + (4 << 10) } else { raw_bytes / 2 });
-    let options = ArrowWriterOptions::new()
-        .with_properties(schema::writer_properties(compression))
-        .with_parquet_schema(schema::parquet().clone())
-        // The Arrow schema is known; a copy in each footer would only cost.
-        .with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(out, schema::arrow(), options)
+    out: &mut Vec<u8>,
+) -> parquet::errors::Result<ParquetMetaData> {
+    let root = schema::parquet().root_schema_ptr();
+    let mut file = SerializedFileWriter::new(out, root, schema::writer_properties(compression))?;
+    let factory = ArrowRowGroupWriterFactory::new(&file, schema::arrow());
+    for (i, members) in groups.iter().enumerate() {
+        let leaves = factory.create_column_writers(i)?;
+        write_group(file.next_row_group()?, leaves, &slices[members.clone()])?;
+    }
+    file.finish()
 }
 
-/// The columns that many slices have in common, made once for the longest.
-struct SharedColumns {
-    /// Dictionary keys: every row of a slice has the one topic.
-    zeros: ScalarBuffer<i32>,
-    /// The same topic for neighbouring slices.
-    topic: Option<(String, ArrayRef)>,
-}
-
-static NO_HEADERS: LazyLock<Arc<StructArray>> =
-    LazyLock::new(|| Arc::new(StructArray::new_null(schema::header_fields(), 0)));
-
-impl SharedColumns {
-    fn new(slices: &[SegmentSlice<'_>]) -> Self {
-        let longest = slices.iter().map(|s| s.rows.len()).max().unwrap_or(0);
-        // One more, to serve as list offsets too.
-        Self { zeros: ScalarBuffer::from(vec![0; longest + 1]), topic: None }
+fn write_group(
+    mut group: RowGroup<'_, '_>,
+    mut leaves: Vec<ArrowColumnWriter>,
+    slices: &[SegmentSlice<'_>],
+) -> parquet::errors::Result<()> {
+    let keys = slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len());
+    let headers = slices.iter().any(|s| s.rows.header_lists().is_some());
+    for slice in slices {
+        write_slice(&mut leaves, &slice.rows, keys, headers)?;
     }
-
-    fn batch(&mut self, slice: &SegmentSlice<'_>) -> Result<RecordBatch> {
-        let rows = &slice.rows;
-        let columns: Vec<ArrayRef> = vec![
-            self.topic(slice.topic, rows.len())?,
-            // Fits: checked before.
-            Arc::new(Int32Array::from(vec![slice.partition as i32; rows.len()])),
-            Arc::new(TimestampMicrosecondArray::new(rows.timestamp_buffer(), None).with_timezone("UTC")),
-            Arc::new(rows.key_array().clone()),
-            Arc::new(rows.value_array().clone()),
-            Arc::new(rows.header_lists().cloned().unwrap_or_else(|| self.no_headers(rows.len()))),
-        ];
-        RecordBatch::try_new(schema::arrow(), columns).map_err(cannot_write)
-    }
-
-    fn topic(&mut self, topic: &str, rows: usize) -> Result<ArrayRef> {
-        let name = match &self.topic {
-            Some((name, array)) if name == topic => array.clone(),
-            _ => {
-                let array: ArrayRef = Arc::new(StringArray::from(vec![topic]));
-                self.topic = Some((topic.to_owned(), array.clone()));
-                array
-            }
+    let rows = |s: &SegmentSlice<'_>| s.rows.len() as u64;
+    runs::write_topics(&mut group, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
+    // Fits: checked before.
+    runs::write_partitions(&mut group, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
+    for (leaf, writer) in leaves.into_iter().enumerate().skip(schema::TIMESTAMP) {
+        let empty = match leaf {
+            schema::KEY => !keys,
+            schema::HEADER_KEY | schema::HEADER_VALUE => !headers,
+            _ => false,
         };
-        let keys = Int32Array::new(self.zeros.slice(0, rows), None);
-        Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, name).map_err(cannot_write)?))
+        if empty {
+            runs::write_nothing(&mut group, leaf, slices.iter().map(rows).sum())?;
+        } else {
+            writer.close()?.append_to_row_group(&mut group)?;
+        }
     }
+    group.close()?;
+    Ok(())
+}
 
-    fn no_headers(&self, rows: usize) -> ListArray {
-        let offsets = OffsetBuffer::new(self.zeros.slice(0, rows + 1));
-        ListArray::new(schema::header_element(), offsets, NO_HEADERS.clone(), None)
+fn write_slice(
+    leaves: &mut [ArrowColumnWriter],
+    rows: &Rows,
+    keys: bool,
+    headers: bool,
+) -> parquet::errors::Result<()> {
+    let arrow = schema::arrow();
+    let mut write = |first_leaf: usize, column: ArrayRef| {
+        let values = compute_leaves(arrow.field(first_leaf), &column)?;
+        leaves[first_leaf..].iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))
+    };
+    let timestamps = TimestampMicrosecondArray::new(rows.timestamp_buffer(), None);
+    write(schema::TIMESTAMP, Arc::new(timestamps.with_timezone("UTC")))?;
+    if keys {
+        write(schema::KEY, Arc::new(rows.key_array().clone()))?;
     }
+    write(schema::VALUE, Arc::new(rows.value_array().clone()))?;
+    if headers {
+        let lists = rows.header_lists().cloned();
+        write(schema::HEADER_KEY, Arc::new(lists.unwrap_or_else(|| no_headers(rows.len()))))?;
+    }
+    Ok(())
+}
+
+fn no_headers(rows: usize) -> ListArray {
+    let none = StructArray::new_null(schema::header_fields(), 0);
+    ListArray::new(schema::header_element(), OffsetBuffer::new_zeroed(rows), Arc::new(none), None)
 }
 
 /// Positions from the Parquet metadata, checked to be end to end.
