@@ -65,11 +65,13 @@ impl Bug {
 #[cfg(feature = "planted-bugs")]
 mod switch {
     use super::Bug;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
 
     thread_local! {
         // A thread runs one simulation at a time, and a simulation runs on one thread.
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static UPLOADED: RefCell<BTreeMap<(u64, u128, u32), u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     /// Whether this bug is planted.
@@ -80,15 +82,38 @@ mod switch {
     /// Plants a bug on this thread, or removes it.
     pub fn set(bug: Option<Bug>) {
         PLANTED.set(bug);
+        UPLOADED.with_borrow_mut(BTreeMap::clear);
+    }
+
+    /// For `WatermarkFromUploaded`: where a process's uncommitted records of a partition end.
+    pub fn note_uploaded(who: u64, topic: u128, partition: u32, end: u64) {
+        UPLOADED.with_borrow_mut(|all| all.insert((who, topic, partition), end));
+    }
+
+    /// What [`note_uploaded`] was told last; 0: nothing.
+    pub fn uploaded(who: u64, topic: u128, partition: u32) -> u64 {
+        UPLOADED.with_borrow(|all| all.get(&(who, topic, partition)).copied().unwrap_or(0))
     }
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use switch::{on, set};
+pub use switch::{note_uploaded, on, set, uploaded};
 
 /// Never, in this build.
 #[cfg(not(feature = "planted-bugs"))]
 #[inline(always)]
 pub const fn on(_: Bug) -> bool {
     false
+}
+
+/// Nothing, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn note_uploaded(_: u64, _: u128, _: u32, _: u64) {}
+
+/// Nothing, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn uploaded(_: u64, _: u128, _: u32) -> u64 {
+    0
 }

@@ -224,6 +224,7 @@ async fn place(shared: Arc<Shared>, mut cargo: Cargo, failed: FailedKeys) -> (Ca
         batches.iter().map(|batch| overtaking(batch, cargo.number, &failed)).collect();
     let deadline = shared.env().monotonic() + Duration::from_millis(shared.settings.delivery_timeout_ms);
     let mut attempt = 0;
+    let mut unknown: Vec<Option<Error>> = vec![None; results.len()];
     loop {
         // `Redraw` stands for "not placed yet".
         let open: Vec<usize> =
@@ -237,6 +238,7 @@ async fn place(shared: Arc<Shared>, mut cargo: Cargo, failed: FailedKeys) -> (Ca
             Ok(placed) => open.iter().zip(placed).for_each(|(index, result)| results[*index] = result),
             Err(error) => open.iter().for_each(|index| results[*index] = BatchResult::Failed(error.clone())),
         }
+        keep_unknown(&mut unknown, &mut results);
         if shared.env().monotonic() < deadline {
             retry_known_producers(&batches, &mut results);
         }
@@ -248,9 +250,21 @@ async fn place(shared: Arc<Shared>, mut cargo: Cargo, failed: FailedKeys) -> (Ca
         if let Err(error) = redraw(&shared, &mut cargo).await {
             let open = results.iter_mut().filter(|result| matches!(result, BatchResult::Redraw));
             open.for_each(|result| *result = BatchResult::Failed(error.clone()));
+            keep_unknown(&mut unknown, &mut results);
         }
     }
+    if plant::on(Bug::DeleteOnError) && results.iter().any(|r| matches!(r, BatchResult::Failed(_))) {
+        plant_delete(&shared, &cargo).await;
+    }
     (cargo, results)
+}
+
+/// A planted bug: the object of a batch that failed, or of which nobody knows, is deleted.
+async fn plant_delete(shared: &Shared, cargo: &Cargo) {
+    if let Ok(AppendProposal { data: Data::Object { object, .. }, .. }) = &cargo.proposal {
+        let path = crate::objects::ObjectName::from(object).path();
+        let _ = object_store::ObjectStoreExt::delete(shared.ledger.chain.objects.store(), &path).await;
+    }
 }
 
 /// A batch whose producer failed earlier must not overtake: it fails, too.
@@ -261,6 +275,22 @@ fn overtaking(batch: &BatchProposal, number: u64, failed: &FailedKeys) -> BatchR
             BatchResult::Failed(Error::EarlierBatchFailed { cause: cause.clone() })
         }
         _ => BatchResult::Redraw,
+    }
+}
+
+/// Once a batch's outcome was unknown, a later attempt that was not decided settles nothing: the first may have landed.
+/// A refusal does, since it rests on a view that is past the unsettled slot.
+fn keep_unknown(unknown: &mut [Option<Error>], results: &mut [BatchResult]) {
+    for (unknown, result) in unknown.iter_mut().zip(results) {
+        match (&*result, &*unknown) {
+            (BatchResult::Failed(error @ Error::Unknown { .. }), _) => *unknown = Some(error.clone()),
+            (BatchResult::Failed(error), Some(before))
+                if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Fatal) =>
+            {
+                *result = BatchResult::Failed(before.clone());
+            }
+            _ => {}
+        }
     }
 }
 

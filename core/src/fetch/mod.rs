@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::ledger::action::TimestampType;
 use crate::ledger::view::{Slice, View};
 use crate::limits;
+use crate::plant;
 use crate::record::{ConsumerRecord, Offset, TopicId};
 
 /// How much one fetch answers with, and how long it waits for something.
@@ -130,12 +131,16 @@ impl Fetcher {
                 self.plan(topic, partition, offset, limits)?
             }
         };
-        if plan.slices.is_empty() && chain.age() > Duration::from_millis(limits::EMPTY_FETCH_AGE_MS) {
-            chain.refresh(tick).await?;
-            plan = self.plan(topic, partition, offset, limits)?;
-        }
-        while plan.slices.is_empty() && chain.env.monotonic() < deadline {
-            chain.wait_past(plan.slot, deadline).await?;
+        while plan.slices.is_empty() {
+            // Looked at after each wait, too: this process may have been stopped in the middle of one.
+            let is_old = chain.age() > Duration::from_millis(limits::EMPTY_FETCH_AGE_MS);
+            if is_old && !chain.plant_leads() {
+                chain.refresh(chain.tick()).await?;
+            } else if chain.env.monotonic() < deadline {
+                chain.wait_past(plan.slot, deadline).await?;
+            } else {
+                break;
+            }
             plan = self.plan(topic, partition, offset, limits)?;
         }
         // Merged, stripped or trimmed in between: look again, once, with a fresh view.
@@ -208,8 +213,11 @@ impl Fetcher {
     /// Log start and high watermark, from a read that begins now.
     pub async fn watermarks(&self, topic: &str, partition: u32) -> Result<(Offset, Offset)> {
         let chain = &self.ledger.chain;
-        let look =
-            |view: &View| view.partition_or_unknown(topic, partition).map(|(_, _, p)| (p.log_start, p.next));
+        let look = |view: &View| {
+            let (id, _, p) = view.partition_or_unknown(topic, partition)?;
+            // `uploaded` is 0, unless a bug is planted.
+            Ok((p.log_start, p.next.max(plant::uploaded(chain.who, id.0, partition))))
+        };
         chain.fresh_view(chain.tick(), look).await?
     }
 

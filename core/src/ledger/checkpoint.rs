@@ -89,7 +89,8 @@ pub fn decode(what: &str, bytes: &Bytes) -> Result<View> {
         return Err(Error::Newer { what });
     }
     let summed = bytes.slice(..bytes.len() - 8);
-    if bytes[bytes.len() - 8..] != checksum(&summed).to_be_bytes() {
+    let sums = bytes[bytes.len() - 8..] == checksum(&summed).to_be_bytes();
+    if !sums && !plant::on(Bug::ChecksumsIgnored) {
         return Err(Error::damaged(what, "checksum does not match"));
     }
     let mut from = Reader::new(what, &summed);

@@ -202,8 +202,13 @@ impl Committer {
     /// One commit, or the finding that none is needed.
     async fn round(&mut self, arriving: &mut mpsc::UnboundedReceiver<Queued>) {
         let (mut conflicts, mut throttled, mut tail_read) = (0, 0, false);
+        // Always empty, unless a bug is planted.
+        let mut kept: Option<Decision> = None;
         loop {
-            let decided = self.decide();
+            let decided = match kept.take() {
+                Some(kept) => self.chain.view(|view| (view.slot, view.id, kept)),
+                None => self.decide(),
+            };
             let (slot, prev, decision) = match decided {
                 Ok(decided) => decided,
                 Err(error) => return self.fail_all(&error),
@@ -233,10 +238,12 @@ impl Committer {
                 Ok(item) => item,
                 Err(error) => return self.fail_decided(&decision, &error),
             };
+            self.plant_before_put(&item, &commit, &decision);
+            let began = self.chain.env.monotonic();
             match self.put(&item, &decision, arriving).await {
                 Settled::Committed => {
                     let committed = Committed { slot: slot + 1, time_ms: commit.time_ms };
-                    return match self.apply_own(&item, &commit) {
+                    return match self.chain.apply_own(&item, &commit, began) {
                         Ok(()) => self.settle(decision, Some(committed)),
                         // Committed all the same: the view is wrong, not the chain.
                         Err(error) => {
@@ -251,6 +258,9 @@ impl Committer {
                         return self.fail_all(&error);
                     }
                     (conflicts, tail_read) = (conflicts + 1, false);
+                    if plant::on(Bug::OffsetsFromMemory) && decision.outcomes.len() == self.waiting.len() {
+                        kept = Some(decision);
+                    }
                     if conflicts > 2 {
                         self.chain.pause(conflicts - 3).await;
                     }
@@ -269,7 +279,36 @@ impl Committer {
         }
     }
 
+    /// Where planted bugs do their harm before a put; nothing without one.
+    fn plant_before_put(&self, item: &Item, commit: &Commit, decision: &Decision) {
+        if plant::on(Bug::TwoSlotsInFlight) {
+            let next = Commit { prev: item.id, checkpoint: None, actions: Vec::new(), ..commit.clone() };
+            if let Ok(next) = self.item(item.sk + 1, &next) {
+                let chain = self.chain.clone();
+                tokio::spawn(async move { chain.table.put_if_absent(&chain.pk, &next).await.is_ok() });
+            }
+        }
+        if plant::on(Bug::WatermarkFromUploaded) {
+            for action in &decision.actions {
+                let Action::Append(append) = action else { continue };
+                for slice in &append.slices {
+                    let end = slice.base + slice.rows();
+                    plant::note_uploaded(self.chain.who, slice.topic.0, slice.partition, end);
+                }
+            }
+        }
+    }
+
     fn decide(&self) -> Result<(u64, u128, Decision)> {
+        if plant::on(Bug::ProducerExpiryByOwnClock) {
+            let mut view = self.chain.view(super::view::View::clone)?;
+            let before_ms = self.chain.env.now_ms() - 60_000;
+            for partition in view.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.producers.retain(|_, producer| producer.last_ms() >= before_ms);
+            }
+            let proposals = self.waiting.iter().map(|queued| &queued.proposal);
+            return Ok((view.slot, view.id, decide::decide(&view, proposals)));
+        }
         self.chain.view(|view| {
             (view.slot, view.id, decide::decide(view, self.waiting.iter().map(|queued| &queued.proposal)))
         })
@@ -349,6 +388,10 @@ impl Committer {
                 return Settled::NotApplied(TableError::Throttled(cause.to_string()));
             }
             unanswered = true;
+            let waited = self.chain.env.monotonic().saturating_sub(began);
+            if plant::on(Bug::ForgetUnsettled) && waited > Duration::from_millis(limits::TABLE_TIMEOUT_MS) {
+                return Settled::NotApplied(TableError::Throttled("forgotten while it was frozen".into()));
+            }
             if let Some(there) = self.look(item, decision, &cause, began, &mut attempt, arriving).await {
                 return whose(there, item);
             }
@@ -392,10 +435,6 @@ impl Committer {
                 }
             }
         }
-    }
-
-    fn apply_own(&self, item: &Item, commit: &Commit) -> Result<()> {
-        self.chain.apply_own(item, commit)
     }
 
     /// Applies what somebody else wrote in the slot.

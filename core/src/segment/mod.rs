@@ -28,6 +28,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::plant::{self, Bug};
 
 pub mod inline;
 mod pages;
@@ -126,7 +127,7 @@ impl Span {
             return Err(Error::damaged(what, format!("{} bytes long, must be {}", bytes.len(), self.length)));
         }
         let crc = crc32c::crc32c(bytes);
-        if crc != self.crc {
+        if crc != self.crc && !plant::on(Bug::ChecksumsIgnored) {
             return Err(Error::damaged(what, format!("CRC-32C {crc:08x}, must be {:08x}", self.crc)));
         }
         Ok(())
