@@ -97,7 +97,7 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     let accounts = Accounts::new(acks.transpose()?);
     let (hook, counts_out) = (accounts.clone(), args.counts_out.clone());
     let mut producer =
-        log.producer().linger_ms(args.linger_ms).inline_bytes_max(args.inline_bytes_max).on_ack(
+        log.producer().lead(true).linger_ms(args.linger_ms).inline_bytes_max(args.inline_bytes_max).on_ack(
             move |batches| {
                 hook.landed(batches);
                 if let Some(path) = &counts_out {

@@ -1,0 +1,67 @@
+//! Who is there, and what every actor needs.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tidelog_core::Error;
+
+use crate::oracle::{Oracle, Place};
+use crate::process::Process;
+use crate::rng::Rng;
+use crate::world::World;
+
+/// Topic whose timestamps are the senders'.
+pub const TOPIC: &str = "logs";
+/// Topic whose timestamps are the log's.
+pub const TIMED: &str = "timed";
+
+/// Shared by all actors.
+#[derive(Debug)]
+pub struct Cast {
+    /// The world.
+    pub world: Arc<World>,
+    /// The processes.
+    pub processes: Vec<Arc<Process>>,
+    /// The account.
+    pub oracle: Arc<Mutex<Oracle>>,
+}
+
+impl Cast {
+    /// The account.
+    pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().expect("one thread")
+    }
+
+    /// Any process.
+    pub fn some_process(&self, rng: &mut Rng) -> &Arc<Process> {
+        &self.processes[rng.below(self.processes.len() as u64) as usize]
+    }
+
+    /// All partitions that stay.
+    pub fn places(&self) -> Vec<Place> {
+        let logs = (0..self.world.plan.partitions).map(|partition| (TOPIC.to_owned(), partition));
+        logs.chain([(TIMED.to_owned(), 0)]).collect()
+    }
+
+    /// Any of them.
+    pub fn some_place(&self, rng: &mut Rng) -> Place {
+        let places = self.places();
+        places[rng.below(places.len() as u64) as usize].clone()
+    }
+
+    /// An answer about a partition that exists, under an identity that is known: some are always wrong.
+    pub fn refused(&self, who: &str, place: &Place, error: &Error) {
+        self.world.note(who, || format!("answers about {place:?}: {error}"));
+        let wrong = match error {
+            Error::Damaged { .. } => self.world.plan.corrupt_rate == 0,
+            Error::StoreRefused { .. } => self.world.plan.write_fault_rate == 0,
+            Error::Unknown { .. }
+            | Error::Unavailable { .. }
+            | Error::EarlierBatchFailed { .. }
+            | Error::Closed { .. } => false,
+            _ => true,
+        };
+        if wrong {
+            self.oracle().violation(format!("{who} says of {place:?}: {error}"));
+        }
+    }
+}

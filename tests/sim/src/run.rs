@@ -1,0 +1,272 @@
+//! One seed: set up, storm, heal, judge.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, Once};
+
+use futures::future::{BoxFuture, join_all};
+use tidelog_core::fetch::FetchLimits;
+use tidelog_core::ledger::action::IdentityKind;
+use tidelog_core::ledger::checkpoint;
+use tidelog_core::plant::{self, Bug};
+use tidelog_core::{Log, Record};
+
+use crate::cast::{Cast, TIMED, TOPIC};
+use crate::clock::{sleep_ms, within};
+use crate::oracle::Oracle;
+use crate::process::Process;
+use crate::world::{Coverage, World};
+use crate::{readers, senders, upkeep};
+
+/// Virtual time in which all senders must have come to an end, ms.
+const STORM_MS_MAX: u64 = 2 * 3_600_000;
+/// Virtual time after which a healed log takes a record, ms.
+const HEALED_SEND_MS: u64 = 120_000;
+/// Virtual time after which nothing that was sent is under way any more, ms.
+const QUIET_MS: u64 = 60_000;
+
+/// What came of a seed.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Broken promises.
+    pub violations: Vec<String>,
+    /// Every request, fault and answer, if it was asked for.
+    pub trace: String,
+    /// What was seen.
+    pub coverage: Coverage,
+    /// Records sent and acked.
+    pub sent: usize,
+    /// Of them acked.
+    pub acked: usize,
+}
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A panic anywhere in the seed is a violation, also one in a task that nobody waits for.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| PANICS.with_borrow_mut(|all| all.push(info.to_string()))));
+    });
+}
+
+/// Runs one seed on this thread, perhaps with a bug planted.
+pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Verdict {
+    watch_panics();
+    PANICS.take();
+    plant::set(bug);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime on this thread needs nothing");
+    let (world, oracle) = runtime.block_on(async {
+        let world = World::new(seed, traced);
+        let oracle = Arc::new(Mutex::new(Oracle::default()));
+        let story = tokio::spawn(story(world.clone(), oracle.clone()));
+        // A panic is in the list already.
+        let _ = story.await;
+        (world, oracle)
+    });
+    drop(runtime);
+    plant::set(None);
+    let (trace, coverage) = world.account();
+    let oracle = match oracle.lock() {
+        Ok(oracle) => oracle,
+        Err(poisoned) => poisoned.into_inner(),
+    };
+    let mut violations = oracle.violations().to_vec();
+    violations.extend(PANICS.take().into_iter().map(|words| format!("panic: {words}")));
+    let (sent, acked) = oracle.counts();
+    Verdict { violations, trace, coverage, sent, acked }
+}
+
+async fn story(world: Arc<World>, oracle: Arc<Mutex<Oracle>>) {
+    let processes: Vec<_> =
+        (0..world.plan.processes).map(|number| Process::new(world.clone(), format!("p{number}"))).collect();
+    let cast = Arc::new(Cast { world: world.clone(), processes, oracle });
+    set_up(&cast).await;
+    world.set_faulty(true);
+    storm(&cast).await;
+    world.set_faulty(false);
+    world.note("", || "the storm is over".into());
+    heal(&cast).await;
+    judge(&cast).await;
+}
+
+async fn set_up(cast: &Arc<Cast>) {
+    let mut rng = cast.world.fork();
+    for (number, process) in cast.processes.iter().enumerate() {
+        let skew = upkeep::skew(&mut rng, cast.world.plan.skew_ms_max);
+        process.start(skew, number == 0, &cast.oracle).await;
+    }
+    let (_, log) = cast.processes[0].log().await;
+    let timed = [("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())];
+    let (logs, timed) = (
+        log.admin().create_topic(TOPIC, cast.world.plan.partitions, &[]).await,
+        log.admin().create_topic(TIMED, 1, &timed).await,
+    );
+    if let Err(error) = logs.and(timed) {
+        cast.oracle().violation(format!("cannot create topics in calm weather: {error}"));
+    }
+    cast.oracle().log_append_time(TIMED);
+}
+
+/// All actors, until those who send have come to an end.
+async fn storm(cast: &Arc<Cast>) {
+    let mut rng = cast.world.fork();
+    let plan = cast.world.plan.clone();
+    let mut sending: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let senders = rng.between(3, 7);
+    for sender in 1..=senders {
+        let (cast, own) = (cast.clone(), cast.world.fork());
+        let count = plan.sends / senders;
+        let kind = match rng.below(8) {
+            0..=1 => None,
+            2..=3 => Some(None),
+            4..=5 => Some(Some(IdentityKind::Dense)),
+            6 => Some(Some(IdentityKind::Monotone)),
+            _ => Some(Some(IdentityKind::Once)),
+        };
+        sending.push(match kind {
+            None => Box::pin(senders::producer(cast, own, sender, count, false)),
+            Some(None) => Box::pin(senders::producer(cast, own, sender, count, true)),
+            Some(Some(kind)) => Box::pin(senders::Client::new(cast, own, sender, kind).run(count)),
+        });
+    }
+    let fork = || cast.world.fork();
+    let mut others: Vec<BoxFuture<'static, ()>> = vec![
+        Box::pin(upkeep::nemesis(cast.clone(), fork())),
+        Box::pin(upkeep::keeper(cast.clone(), fork())),
+        Box::pin(upkeep::sweeper(cast.clone(), fork())),
+        Box::pin(readers::tail(cast.clone(), fork(), TOPIC)),
+        Box::pin(readers::asker(cast.clone(), fork())),
+        Box::pin(readers::poller(cast.clone(), fork())),
+    ];
+    if rng.chance(500) {
+        others.push(Box::pin(readers::tail(cast.clone(), fork(), TIMED)));
+        others.push(Box::pin(readers::asker(cast.clone(), fork())));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(upkeep::topics(cast.clone(), fork())));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(upkeep::group(cast.clone(), fork(), 0)));
+    }
+    let others: Vec<_> = others.into_iter().map(tokio::spawn).collect();
+    let sending: Vec<_> = sending.into_iter().map(tokio::spawn).collect();
+    if within(STORM_MS_MAX, join_all(sending)).await.is_none() {
+        cast.oracle().violation("the senders do not come to an end");
+    }
+    cast.world.stop();
+    for other in others {
+        other.abort();
+    }
+}
+
+/// Everything works again, and so every process must.
+async fn heal(cast: &Arc<Cast>) {
+    sleep_ms(QUIET_MS).await;
+    for process in &cast.processes {
+        process.gate().set_skew(0);
+        if process.running().is_none() && within(HEALED_SEND_MS, process.log()).await.is_none() {
+            cast.oracle().violation("a process does not come back");
+            continue;
+        }
+        let (gate, log) = process.log().await;
+        let mut told = None;
+        // A definite "not now" may be left from the storm.
+        for _ in 0..3 {
+            let (id, value) = cast.oracle().begin(u64::MAX, TOPIC, 0);
+            let Ok(producer) = log.producer().build() else { continue };
+            let sent = gate.ask(producer.send(TOPIC, Record::value(value)));
+            match within(HEALED_SEND_MS, sent).await {
+                Some(Some(Ok(found))) => {
+                    let at_ms = cast.world.clock.ms();
+                    cast.oracle().acked(id, found.partition, found.offset, at_ms);
+                    told = None;
+                    break;
+                }
+                Some(Some(Err(error))) => told = Some(error.to_string()),
+                _ => told = Some("nothing".into()),
+            }
+        }
+        if let Some(told) = told {
+            cast.oracle().violation(format!("healed, {} answers a send with: {told}", gate.name));
+        }
+    }
+}
+
+/// A cold reader reads all there is.
+async fn judge(cast: &Arc<Cast>) {
+    let cold = Process::new(cast.world.clone(), "cold");
+    cold.start(0, false, &cast.oracle).await;
+    let Some((_, log)) = cold.running() else {
+        return cast.oracle().violation("a cold reader cannot start");
+    };
+    same_view(cast, &log).await;
+    let topics = log.admin().topics().await.unwrap_or_default();
+    for topic in topics {
+        let Ok(described) = log.admin().describe_topic(&topic).await else { continue };
+        for partition in described.partitions {
+            let place = (topic.clone(), partition.partition);
+            if read_all(cast, &log, &place, partition.high_watermark).await {
+                cast.oracle().finish(&place, partition.high_watermark);
+            }
+        }
+    }
+    cast.oracle().finish_all();
+}
+
+async fn read_all(cast: &Arc<Cast>, log: &Log, place: &(String, u32), end: u64) -> bool {
+    let fetcher = log.fetcher();
+    let mut at = 0;
+    while at < end {
+        match fetcher.fetch(&place.0, place.1, at, FetchLimits::default()).await {
+            Ok(fetched) if fetched.next > at => {
+                for record in fetched.records() {
+                    let value = record.value.unwrap_or_default();
+                    cast.oracle().read("cold reader", place, record.offset, &value, record.timestamp_us);
+                }
+                at = fetched.next;
+            }
+            Ok(_) => {
+                cast.oracle().violation(format!("nothing at {at} of {place:?}, which ends at {end}"));
+                return false;
+            }
+            Err(error) => {
+                cast.oracle().violation(format!("cannot read {at} of {place:?}: {error}"));
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whoever followed the chain sees what a cold start sees.
+async fn same_view(cast: &Arc<Cast>, cold: &Log) {
+    let encode = async |log: &Log| {
+        let chain = log.ledger().chain();
+        chain.fresh_view(chain.tick(), |view| (view.slot, checkpoint::encode(view))).await
+    };
+    for process in &cast.processes {
+        let Some((gate, log)) = process.running() else { continue };
+        // A checkpoint that is under way may come between the two looks.
+        for attempt in 0.. {
+            let (Ok((slot, bytes)), Some(followed)) =
+                (encode(cold).await, within(HEALED_SEND_MS, encode(&log)).await)
+            else {
+                cast.oracle().violation(format!("healed, {} or a cold reader does not read", gate.name));
+                break;
+            };
+            match followed {
+                Ok((at, _)) if at != slot && attempt < 10 => continue,
+                Ok((at, other)) if at != slot || other != bytes => {
+                    let words = format!("{} at {at} has another view than a cold start at {slot}", gate.name);
+                    cast.oracle().violation(words);
+                }
+                Ok(_) => {}
+                Err(error) => cast.oracle().violation(format!("healed, {} says: {error}", gate.name)),
+            }
+            break;
+        }
+    }
+}

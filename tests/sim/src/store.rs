@@ -1,0 +1,156 @@
+//! The object store as a process sees it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::oneshot;
+
+use crate::clock::{Gate, sleep_ms};
+use crate::world::{Fault, World};
+
+/// The world's objects, through one process's network.
+#[derive(Debug)]
+pub struct SimStore {
+    world: Arc<World>,
+    gate: Arc<Gate>,
+}
+
+impl SimStore {
+    /// For the process behind `gate`.
+    pub fn new(world: Arc<World>, gate: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self { world, gate })
+    }
+
+    fn answered(&self, step: &'static str, path: &Path, fault: Fault, answer: &'static str) {
+        self.world.answered(&self.gate, step, path.as_ref(), fault, answer);
+    }
+
+    /// Changes the bytes on their way.
+    async fn corrupt(&self, path: &Path, found: GetResult, fault: Fault) -> Result<GetResult> {
+        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let mut bytes = found.bytes().await?.to_vec();
+        let at = self.world.draw(|rng| rng.below(bytes.len().max(1) as u64)) as usize;
+        match fault {
+            Fault::Truncated => bytes.truncate(at),
+            _ if bytes.is_empty() => {}
+            _ => bytes[at] ^= 1 << self.world.draw(|rng| rng.below(8)),
+        }
+        self.answered("object get", path, fault, "other bytes");
+        let body = futures::stream::once(async move { Ok(Bytes::from(bytes)) }).boxed();
+        let payload = GetResultPayload::Stream(body);
+        Ok(GetResult { payload, meta, range, attributes, extensions: Default::default() })
+    }
+}
+
+fn error(words: &'static str) -> Error {
+    Error::Generic { store: "sim", source: words.into() }
+}
+
+fn answer_name<T>(answer: &Result<T>) -> &'static str {
+    match answer {
+        Ok(_) => "done",
+        Err(Error::AlreadyExists { .. }) => "one is there",
+        Err(Error::NotFound { .. }) => "absent",
+        Err(_) => "error",
+    }
+}
+
+impl fmt::Display for SimStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sim")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for SimStore {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.gate.pass().await;
+        let (there, back, fault) =
+            (self.world.latency(), self.world.latency(), self.world.write_fault(&self.gate));
+        let (sender, applied) = oneshot::channel();
+        let arrives = match fault {
+            Fault::Refused | Fault::Throttled | Fault::Lost | Fault::Hangs => None,
+            Fault::Late(later) => Some(there + later),
+            _ => Some(there),
+        };
+        if let Some(arrives) = arrives {
+            let (world, path) = (self.world.clone(), path.clone());
+            tokio::spawn(async move {
+                sleep_ms(arrives).await;
+                let put = |payload, options| world.objects.put_opts(&path, payload, options).now_or_never();
+                let _ = sender.send(put(payload.clone(), options.clone()).expect("memory does not wait"));
+                if let Fault::Twice(later) = fault {
+                    sleep_ms(later).await;
+                    let _ = put(payload, options);
+                }
+            });
+        }
+        let answer = match fault {
+            Fault::None | Fault::Twice(_) => applied.await.expect("it is applied"),
+            Fault::Applied => applied.await.expect("it is applied").and(Err(error("connection reset"))),
+            Fault::Hangs | Fault::HangsApplied => {
+                self.answered("object put", path, fault, "nothing");
+                return std::future::pending().await;
+            }
+            _ => {
+                sleep_ms(there).await;
+                Err(error(fault.name()))
+            }
+        };
+        sleep_ms(back).await;
+        self.gate.pass().await;
+        self.answered("object put", path, fault, answer_name(&answer));
+        answer
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(error("the log puts whole objects"))
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.gate.pass().await;
+        let (there, back, fault) =
+            (self.world.latency(), self.world.latency(), self.world.read_fault(&self.gate));
+        sleep_ms(there).await;
+        let answer = match fault {
+            Fault::Hangs => {
+                self.answered("object get", path, fault, "nothing");
+                return std::future::pending().await;
+            }
+            Fault::None => self.world.objects.get_opts(path, options).await,
+            _ => Err(error(fault.name())),
+        };
+        sleep_ms(back).await;
+        self.gate.pass().await;
+        if let (Ok(_), Some(fault)) = (&answer, self.world.corruption()) {
+            return self.corrupt(path, answer?, fault).await;
+        }
+        self.answered("object get", path, fault, answer_name(&answer));
+        answer
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.world.objects.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.world.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.world.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(error("the log copies nothing"))
+    }
+}

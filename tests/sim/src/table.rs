@@ -1,0 +1,187 @@
+//! The table as a process sees it: every request is a yield point, takes time, and may meet a fault.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use tidelog_core::table::{
+    Answer, Consistency, Item, MemoryTable, Page, Put, Table, TableError, TableResult,
+};
+use tokio::sync::oneshot;
+
+use crate::clock::{Gate, sleep_ms};
+use crate::world::{Fault, World};
+
+/// The world's table, through one process's network.
+#[derive(Debug)]
+pub struct SimTable {
+    world: Arc<World>,
+    gate: Arc<Gate>,
+}
+
+impl SimTable {
+    /// For the process behind `gate`.
+    pub fn new(world: Arc<World>, gate: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self { world, gate })
+    }
+
+    fn timed<T>(&self, answer: TableResult<T>) -> TableResult<T> {
+        let store_time_ms = self.world.plan.store_clock.then(|| self.world.clock.wall_ms());
+        answer.map(|Answer { value, .. }| Answer { value, store_time_ms })
+    }
+
+    /// A write goes its own way: it is applied even if whoever sent it gave up, froze or died.
+    async fn write<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        what: String,
+        apply: impl Fn(&MemoryTable) -> TableResult<T> + Send + 'static,
+        name: fn(&T) -> &'static str,
+    ) -> TableResult<T> {
+        self.gate.pass().await;
+        let (there, back, fault) =
+            (self.world.latency(), self.world.latency(), self.world.write_fault(&self.gate));
+        let (sender, applied) = oneshot::channel();
+        let arrives = match fault {
+            Fault::Refused | Fault::Throttled | Fault::Lost | Fault::Hangs => None,
+            Fault::Late(later) => Some(there + later),
+            _ => Some(there),
+        };
+        if let Some(arrives) = arrives {
+            let (world, name, what) = (self.world.clone(), self.gate.name.clone(), what.clone());
+            tokio::spawn(async move {
+                sleep_ms(arrives).await;
+                world.note(&name, || format!("{step} {what}: arrives"));
+                let _ = sender.send(apply(&world.table));
+                if let Fault::Twice(later) = fault {
+                    sleep_ms(later).await;
+                    world.note(&name, || format!("{step} {what}: arrives again"));
+                    let _ = apply(&world.table);
+                }
+            });
+        }
+        let answer = match fault {
+            Fault::None | Fault::Twice(_) => applied.await.expect("it is applied"),
+            Fault::Applied => applied
+                .await
+                .expect("it is applied")
+                .and(Err(TableError::NoAnswer("connection reset".into()))),
+            Fault::Hangs | Fault::HangsApplied => {
+                self.world.answered(&self.gate, step, &what, fault, "nothing");
+                return std::future::pending().await;
+            }
+            _ => {
+                sleep_ms(there).await;
+                Err(match fault {
+                    Fault::Refused => TableError::Refused("access denied".into()),
+                    Fault::Throttled => TableError::Throttled("slow down".into()),
+                    _ => TableError::NoAnswer("connection reset".into()),
+                })
+            }
+        };
+        sleep_ms(back).await;
+        self.gate.pass().await;
+        self.world.answered(&self.gate, step, &what, fault, answer_name(&answer, name));
+        self.timed(answer)
+    }
+
+    async fn read<T>(
+        &self,
+        step: &'static str,
+        what: String,
+        look: impl FnOnce(&MemoryTable) -> TableResult<T>,
+        name: fn(&T) -> &'static str,
+    ) -> TableResult<T> {
+        self.gate.pass().await;
+        let (there, back, fault) =
+            (self.world.latency(), self.world.latency(), self.world.read_fault(&self.gate));
+        sleep_ms(there).await;
+        let answer = match fault {
+            Fault::Hangs => {
+                self.world.answered(&self.gate, step, &what, fault, "nothing");
+                return std::future::pending().await;
+            }
+            Fault::Throttled => Err(TableError::Throttled("slow down".into())),
+            Fault::Lost => Err(TableError::NoAnswer("connection reset".into())),
+            _ => look(&self.world.table),
+        };
+        // The answer is as of now, and arrives later.
+        sleep_ms(back).await;
+        self.gate.pass().await;
+        self.world.answered(&self.gate, step, &what, fault, answer_name(&answer, name));
+        self.timed(answer)
+    }
+}
+
+fn answer_name<T>(answer: &TableResult<T>, name: fn(&T) -> &'static str) -> &'static str {
+    match answer {
+        Ok(answer) => name(&answer.value),
+        Err(TableError::Refused(_)) => "refused",
+        Err(TableError::Throttled(_)) => "throttled",
+        Err(TableError::NoAnswer(_)) => "no answer",
+        Err(TableError::Damaged(_)) => "damaged",
+    }
+}
+
+/// The memory table answers at once.
+fn now<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().expect("a table in memory does not wait")
+}
+
+fn found(item: &Option<Item>) -> &'static str {
+    match item {
+        None => "absent",
+        Some(Item { body: None, .. }) => "stub",
+        Some(_) => "whole",
+    }
+}
+
+#[async_trait]
+impl Table for SimTable {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    async fn put_if_absent(&self, pk: &str, item: &Item) -> TableResult<Put> {
+        let what = format!("{} {:032x} {}", item.sk, item.id, item.hint);
+        let (pk, item) = (pk.to_owned(), item.clone());
+        let name = |put: &Put| match put {
+            Put::Stored => "stored",
+            Put::Exists(Item { body: None, .. }) => "a stub is there",
+            Put::Exists(_) => "one is there",
+        };
+        self.write("table put", what, move |table| now(table.put_if_absent(&pk, &item)), name).await
+    }
+
+    async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.read("table get", format!("{sk}"), |table| now(table.get(pk, sk, consistency)), found).await
+    }
+
+    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.read("table newest", String::new(), |table| now(table.newest(pk, consistency)), found).await
+    }
+
+    async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
+        let what = format!("{from}.. ≤{limit}");
+        let name = |page: &Page| match page.items.iter().any(|item| item.body.is_none()) {
+            _ if page.items.is_empty() => "empty",
+            true => "with stubs",
+            false => "whole",
+        };
+        self.read("table range", what, |table| now(table.range(pk, from, limit, consistency)), name).await
+    }
+
+    async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
+        let what = format!("{}", item.sk);
+        let (pk, item) = (pk.to_owned(), item.clone());
+        let name = |done: &bool| if *done { "done" } else { "condition fails" };
+        self.write("table replace", what, move |table| now(table.replace_if(&pk, &item, expect)), name).await
+    }
+
+    async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool> {
+        let pk = pk.to_owned();
+        let name = |done: &bool| if *done { "done" } else { "condition fails" };
+        let what = format!("{sk}");
+        self.write("table delete", what, move |table| now(table.delete_if(&pk, sk, expect)), name).await
+    }
+}

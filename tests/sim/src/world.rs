@@ -1,0 +1,257 @@
+//! What the processes of a seed share: table, objects, faults, and the account of what happened.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use object_store::memory::InMemory;
+use tidelog_core::table::MemoryTable;
+
+use crate::clock::{Clock, Gate};
+use crate::rng::Rng;
+
+/// How often each (step, fault, answer) occurred.
+pub type Coverage = BTreeMap<(&'static str, &'static str, &'static str), u64>;
+
+/// What a seed chose.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the names say it; rates are of a thousand")]
+pub struct Plan {
+    pub processes: u64,
+    pub partitions: u32,
+    pub sends: u64,
+    pub latency_ms: u64,
+    pub slow_rate: u64,
+    pub write_fault_rate: u64,
+    pub read_fault_rate: u64,
+    pub corrupt_rate: u64,
+    pub store_clock: bool,
+    pub lag_max: u64,
+    pub skew_ms_max: u64,
+    pub checkpoint_commits: u64,
+    pub strip_bytes_min: usize,
+    /// Mean time between two blows to a process; 0: none.
+    pub blow_ms: u64,
+    pub inline: u64,
+}
+
+impl Plan {
+    fn new(rng: &mut Rng) -> Self {
+        let stormy = rng.chance(850);
+        let rate = |rng: &mut Rng, of: &[u64]| if stormy { rng.pick(of) } else { 0 };
+        Self {
+            processes: rng.between(2, 4),
+            partitions: rng.between(1, 2) as u32,
+            sends: rng.between(120, 260),
+            latency_ms: rng.pick(&[2, 5, 15, 40]),
+            slow_rate: rate(rng, &[0, 5, 20]),
+            write_fault_rate: rate(rng, &[0, 20, 60, 150, 250]),
+            read_fault_rate: rate(rng, &[0, 10, 40, 100]),
+            corrupt_rate: rate(rng, &[0, 0, 20, 80]),
+            store_clock: rng.chance(500),
+            lag_max: rng.pick(&[0, 3, 20]),
+            skew_ms_max: rng.pick(&[0, 1_000, 100_000, 200_000]),
+            checkpoint_commits: rng.between(5, 30),
+            strip_bytes_min: rng.below(65) as usize,
+            blow_ms: rate(rng, &[0, 1_000, 3_000, 10_000]),
+            inline: rng.pick(&[0, 300, 700, 1_000]),
+        }
+    }
+}
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names in `name` say it")]
+pub enum Fault {
+    None,
+    Refused,
+    Throttled,
+    Lost,
+    Applied,
+    Late(u64),
+    Twice(u64),
+    Hangs,
+    HangsApplied,
+    Truncated,
+    Flipped,
+}
+
+impl Fault {
+    /// In words, for trace and table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Lost => "request lost",
+            Self::Applied => "applied, answer lost",
+            Self::Late(_) => "applied late",
+            Self::Twice(_) => "delivered twice",
+            Self::Hangs => "hangs",
+            Self::HangsApplied => "applied, hangs",
+            Self::Truncated => "truncated",
+            Self::Flipped => "bit flipped",
+        }
+    }
+}
+
+/// The shared world.
+#[derive(Debug)]
+pub struct World {
+    /// The one table.
+    pub table: MemoryTable,
+    /// The one object store.
+    pub objects: InMemory,
+    /// What the seed chose.
+    pub plan: Plan,
+    /// Virtual time.
+    pub clock: Clock,
+    /// The seed.
+    pub seed: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rng: Rng,
+    faulty: bool,
+    stopped: bool,
+    trace: Option<String>,
+    coverage: Coverage,
+}
+
+impl World {
+    /// The world of a seed, with no faults yet.
+    pub fn new(seed: u64, traced: bool) -> Arc<Self> {
+        let mut rng = Rng::new(seed, 1);
+        let plan = Plan::new(&mut rng);
+        let (lag, lag_max) = (Mutex::new(Rng::new(seed, 2)), plan.lag_max);
+        let table =
+            MemoryTable::new().with_lag(lag_max, move || lag.lock().expect("one thread").below(lag_max + 1));
+        let trace = traced.then(|| format!("seed {seed}: {plan:#?}\n"));
+        let inner = Inner { rng, faulty: false, stopped: false, trace, coverage: Coverage::new() };
+        let (objects, clock) = (InMemory::new(), Clock::start());
+        Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("one thread")
+    }
+
+    /// Draws from the world's own generator.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.inner().rng)
+    }
+
+    /// A generator of its own for whoever asks.
+    pub fn fork(&self) -> Rng {
+        let salt = self.draw(Rng::draw);
+        Rng::new(self.seed, salt)
+    }
+
+    /// Turns faults on or off.
+    pub fn set_faulty(&self, faulty: bool) {
+        self.inner().faulty = faulty;
+    }
+
+    /// Tells everybody to come to an end.
+    pub fn stop(&self) {
+        self.inner().stopped = true;
+    }
+
+    /// Whether everybody was told to.
+    pub fn is_stopped(&self) -> bool {
+        self.inner().stopped
+    }
+
+    /// Time of one way of a request, ms.
+    pub fn latency(&self) -> u64 {
+        let (most, slow) = (self.plan.latency_ms, self.plan.slow_rate);
+        let mut inner = self.inner();
+        if inner.faulty && inner.rng.chance(slow) {
+            return inner.rng.between(500, 7_000);
+        }
+        inner.rng.below(most + 1)
+    }
+
+    /// What happens to a write.
+    pub fn write_fault(&self, gate: &Gate) -> Fault {
+        let rate = self.plan.write_fault_rate;
+        let mut inner = self.inner();
+        if inner.faulty && gate.is_cut() {
+            let later = inner.rng.between(1, 30_000);
+            return inner.rng.pick(&[
+                Fault::Lost,
+                Fault::Lost,
+                Fault::Applied,
+                Fault::Late(later),
+                Fault::Hangs,
+            ]);
+        }
+        if !inner.faulty || !inner.rng.chance(rate) {
+            return Fault::None;
+        }
+        let late = if inner.rng.chance(500) { 200 } else { 30_000 };
+        let later = inner.rng.between(1, late);
+        match inner.rng.below(20) {
+            0 => Fault::Refused,
+            1..=2 => Fault::Throttled,
+            3..=5 => Fault::Lost,
+            6..=9 => Fault::Applied,
+            10..=13 => Fault::Late(later),
+            14..=16 => Fault::Twice(later),
+            17 => Fault::Hangs,
+            _ => Fault::HangsApplied,
+        }
+    }
+
+    /// What happens to a read.
+    pub fn read_fault(&self, gate: &Gate) -> Fault {
+        let rate = self.plan.read_fault_rate;
+        let mut inner = self.inner();
+        if inner.faulty && gate.is_cut() {
+            return if inner.rng.chance(800) { Fault::Lost } else { Fault::Hangs };
+        }
+        if !inner.faulty || !inner.rng.chance(rate) {
+            return Fault::None;
+        }
+        match inner.rng.below(8) {
+            0..=2 => Fault::Throttled,
+            3..=6 => Fault::Lost,
+            _ => Fault::Hangs,
+        }
+    }
+
+    /// What happens to the bytes of an object that is read.
+    pub fn corruption(&self) -> Option<Fault> {
+        let rate = self.plan.corrupt_rate;
+        let mut inner = self.inner();
+        if !inner.faulty || !inner.rng.chance(rate) {
+            return None;
+        }
+        Some(if inner.rng.chance(400) { Fault::Truncated } else { Fault::Flipped })
+    }
+
+    /// A line of the trace.
+    pub fn note(&self, who: &str, words: impl FnOnce() -> String) {
+        let at = self.clock.ms();
+        if let Some(trace) = &mut self.inner().trace {
+            let _ = writeln!(trace, "{at:>9} {who:<6} {}", words());
+        }
+    }
+
+    /// An answered request: into the trace and the table of what was seen.
+    pub fn answered(&self, gate: &Gate, step: &'static str, what: &str, fault: Fault, answer: &'static str) {
+        *self.inner().coverage.entry((step, fault.name(), answer)).or_default() += 1;
+        self.note(&gate.name, || match fault {
+            Fault::None => format!("{step} {what} → {answer}"),
+            _ => format!("{step} {what} → {answer} [{}]", fault.name()),
+        });
+    }
+
+    /// The trace so far and what was seen.
+    pub fn account(&self) -> (String, Coverage) {
+        let mut inner = self.inner();
+        (inner.trace.take().unwrap_or_default(), std::mem::take(&mut inner.coverage))
+    }
+}
