@@ -206,3 +206,15 @@ async fn a_record_is_told_of_before_its_ack() {
     producer.close().await.unwrap();
     assert_eq!(*told.lock().unwrap(), (2_000, 2_000));
 }
+
+/// What a service wants to spawn or share.
+#[test]
+fn handles_and_futures_can_be_sent_to_other_threads() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>(_: fn(Log) -> T) {}
+    shared::<Log>();
+    shared::<tidelog_core::Producer>();
+    shared::<tidelog_core::Consumer>();
+    sent(|log| async move { log.consumer("t").build().await.map(drop) });
+    sent(|log| async move { log.producer().build()?.send("t", Record::value("x")).await });
+}

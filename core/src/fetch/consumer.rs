@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -113,8 +113,9 @@ pub struct Consumer {
     settings: ConsumerSettings,
     tracks: Vec<Track>,
     turn: usize,
-    /// At the end of all partitions: waits for the next commit.
-    waiting: Option<BoxFuture<'static, Result<()>>>,
+    /// At the end of all partitions: waits for the next commit. Never locked: the mutex makes it `Sync`, or futures that
+    /// borrow a consumer could not be spawned.
+    waiting: Mutex<Option<BoxFuture<'static, Result<()>>>>,
     /// The commit up to which partitions were looked for.
     slot: u64,
 }
@@ -133,7 +134,8 @@ impl Consumer {
     pub async fn start(ledger: Ledger, topic: &str, settings: ConsumerSettings) -> Result<Self> {
         let fetcher = Fetcher::new(ledger.clone(), settings.cache_bytes);
         let (topic, tracks, slot) = (topic.into(), Vec::new(), ledger.chain.slot());
-        let mut consumer = Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: None, slot };
+        let mut consumer =
+            Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: Mutex::default(), slot };
         consumer.assign().await?;
         Ok(consumer)
     }
@@ -210,9 +212,10 @@ impl Stream for Consumer {
             if this.settings.until.is_some() && this.tracks.iter().all(Track::is_done) {
                 return Poll::Ready(None);
             }
-            let waiting = this.waiting.get_or_insert_with(|| Box::pin(next_commit(this.ledger.clone())));
+            let slot = this.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let waiting = slot.get_or_insert_with(|| Box::pin(next_commit(this.ledger.clone())));
             let Poll::Ready(waited) = waiting.as_mut().poll(context) else { return Poll::Pending };
-            this.waiting = None;
+            *slot = None;
             if let Err(error) = waited.and_then(|()| this.add_partitions()) {
                 return Poll::Ready(Some(Err(error)));
             }

@@ -601,11 +601,6 @@ impl Ledger {
         self.chain.slot()
     }
 
-    /// The process's view and what brings it forward.
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
     /// The environment that the log runs in.
     pub fn env(&self) -> &SharedEnv {
         &self.chain.env
