@@ -46,7 +46,8 @@ pub async fn tail(cast: Arc<Cast>, mut rng: Rng, topic: &'static str) {
         let mut consumer = consumer;
         let mut next = [0; 16];
         for _ in 0..rng.between(10, 200) {
-            let Some(Some(found)) = within(2_000, gate.ask(consumer.next_message())).await else {
+            // The bound inside: a frozen process must not lose a message that it has taken.
+            let Some(Some(found)) = gate.ask(within(2_000, consumer.next_message())).await else {
                 if cast.world.is_stopped() {
                     return;
                 }
