@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use super::action::*;
 use super::commit::{Committed, Queued, Reply};
@@ -70,7 +70,10 @@ pub struct Chain {
     reading: tokio::sync::Mutex<()>,
     /// Orders requests and strong reads in this process: no clock can (L2).
     ticks: AtomicU64,
-    changed: watch::Sender<u64>,
+    /// The newest commit applied, and whoever waits for the next: woken in the order in which they came. (Tokio's `watch`
+    /// wakes in an order of its own, which no seed decides.)
+    newest: AtomicU64,
+    changed: Notify,
     /// Inline bodies of commits seen lately, by slot and action.
     inline: Cache<(u64, u32), Bytes>,
     pub(super) checkpointing: AtomicBool,
@@ -131,7 +134,8 @@ impl Chain {
             state: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             ticks: AtomicU64::new(1),
-            changed: watch::Sender::new(0),
+            newest: AtomicU64::new(0),
+            changed: Notify::new(),
             inline: Cache::new(limits::INLINE_BODIES_CACHED),
             checkpointing: AtomicBool::new(false),
             stripped: AtomicU64::new(0),
@@ -159,7 +163,12 @@ impl Chain {
 
     /// The newest commit applied.
     pub fn slot(&self) -> u64 {
-        *self.changed.borrow()
+        self.newest.load(Ordering::SeqCst)
+    }
+
+    fn moved_to(&self, slot: u64) {
+        self.newest.store(slot, Ordering::SeqCst);
+        self.changed.notify_waiters();
     }
 
     /// How old this view may be at most.
@@ -258,7 +267,7 @@ impl Chain {
         }
         if state.view.slot > before {
             state.changed_at = self.env.monotonic();
-            self.changed.send_replace(state.view.slot);
+            self.moved_to(state.view.slot);
         }
         Ok(dense)
     }
@@ -329,7 +338,7 @@ impl Chain {
             return self.poison(error);
         }
         state.changed_at = self.env.monotonic();
-        self.changed.send_replace(state.view.slot);
+        self.moved_to(state.view.slot);
         Ok(())
     }
 
@@ -444,7 +453,7 @@ impl Chain {
             state.view = view;
             state.changed_at = now;
             state.anchored = Some(now);
-            self.changed.send_replace(state.view.slot);
+            self.moved_to(state.view.slot);
         }
         Ok(())
     }
@@ -452,8 +461,9 @@ impl Chain {
     /// Waits for a commit after `slot`, at most until `deadline`, polling the tail as often as the log is busy: all
     /// waiters of the process share one query.
     pub async fn wait_past(&self, slot: u64, deadline: Duration) -> Result<()> {
-        let mut changed = self.changed.subscribe();
         loop {
+            // From before the look: what comes after it is not missed.
+            let changed = self.changed.notified();
             let (now, at, changed_at, read_at) = {
                 let state = self.state();
                 (self.env.monotonic(), state.view.slot, state.changed_at, state.head_seen.unwrap_or_default())
@@ -467,7 +477,7 @@ impl Chain {
             if !until.is_zero() {
                 tokio::select! {
                     biased;
-                    _ = changed.wait_for(|at| *at > slot) => {}
+                    () = changed => {}
                     () = self.env.sleep(until) => {}
                 }
                 continue;

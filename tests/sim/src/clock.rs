@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tidelog_core::env::Env;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::rng::Rng;
@@ -61,7 +61,7 @@ pub struct Gate {
     cut_until_ms: AtomicU64,
     skew_ms: AtomicI64,
     is_dead: AtomicBool,
-    died: watch::Sender<bool>,
+    died: Notify,
 }
 
 impl Gate {
@@ -74,7 +74,7 @@ impl Gate {
             cut_until_ms: AtomicU64::new(0),
             skew_ms: AtomicI64::new(skew_ms),
             is_dead: AtomicBool::new(false),
-            died: watch::Sender::new(false),
+            died: Notify::new(),
         })
     }
 
@@ -110,7 +110,7 @@ impl Gate {
     /// Ends it: nothing of it ever goes on.
     pub fn kill(&self) {
         self.is_dead.store(true, SeqCst);
-        self.died.send_replace(true);
+        self.died.notify_waiters();
     }
 
     /// Sets how far its wall clock is off.
@@ -120,8 +120,11 @@ impl Gate {
 
     /// Waits for its end.
     pub async fn died(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.died.subscribe().wait_for(|died| *died).await;
+        // From before the look: a death after it is not missed.
+        let died = self.died.notified();
+        if !self.is_dead.load(SeqCst) {
+            died.await;
+        }
     }
 
     /// What the process answers; `None`: it died before. A frozen one takes and gives nothing.
