@@ -218,3 +218,19 @@ fn handles_and_futures_can_be_sent_to_other_threads() {
     sent(|log| async move { log.consumer("t").build().await.map(drop) });
     sent(|log| async move { log.producer().build()?.send("t", Record::value("x")).await });
 }
+
+/// A flight holds one codec, so a topic whose codec is altered has records in two; the later must not land first.
+#[tokio::test]
+async fn an_altered_codec_does_not_let_later_records_overtake() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[("compression.type".into(), "zstd".into())]).await.unwrap();
+    let producer = log.producer().linger_ms(60_000).build().unwrap();
+    let first = producer.enqueue("t", None, Record::value("first"), None).await.unwrap();
+    log.admin().alter_topic("t", None, &[("compression.type".into(), Some("none".into()))]).await.unwrap();
+    // Enough to fill a flight of its own, which leaves at once.
+    for _ in 0..6 {
+        producer.enqueue("t", None, Record::value(vec![b'x'; 1 << 20]), None).await.unwrap();
+    }
+    producer.flush().await.unwrap();
+    assert_eq!(first.wait().await.unwrap().offset, Some(0));
+}

@@ -141,9 +141,11 @@ impl Open {
         self.raw_bytes >= limits::SEGMENT_RAW_BYTES || self.rows >= limits::SEGMENT_ROWS_MAX
     }
 
-    /// Whether a record of this topic may come here: not if one of the same name but another id did.
+    /// Whether more records of this topic may be sent while this flight is open: not if it holds some of the same name
+    /// under another id, or some that were to have another codec.
     pub fn fits(&self, topic: &TopicInfo) -> bool {
-        !self.chunks.iter().any(|chunk| chunk.topic.name == topic.name && chunk.topic.id != topic.id)
+        let other = |known: &TopicInfo| known.id != topic.id || known.compression != topic.compression;
+        !self.chunks.iter().any(|chunk| chunk.topic.name == topic.name && other(&chunk.topic))
     }
 
     /// Adds a record; answers its chunk and row.

@@ -475,7 +475,8 @@ impl Shared {
     /// The open flight that a record of this topic goes into.
     fn open_for<'a>(&self, sending: &'a mut Sending, topic: &TopicInfo) -> &'a mut Open {
         let same_codec = |open: &Open| open.compression == topic.compression;
-        if sending.opens.iter().any(|open| same_codec(open) && !open.fits(topic)) {
+        // Nothing of a partition may wait in one flight while later records of it leave in another.
+        if sending.opens.iter().any(|open| !open.fits(topic)) {
             seal_opens(sending);
         }
         let index = sending.opens.iter().position(same_codec).unwrap_or_else(|| {

@@ -15,7 +15,6 @@ use crate::ledger::chain::Chain;
 use crate::ledger::view::{Place, Slice};
 use crate::limits;
 use crate::objects::ObjectName;
-use crate::record::TopicId;
 use crate::segment::{Footer, Group, Layout, decode_group, inline};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,7 +63,6 @@ impl Loader {
     pub async fn rows(
         &self,
         chain: &Chain,
-        id: TopicId,
         topic: &str,
         partition: u32,
         slices: &[Slice],
@@ -75,7 +73,7 @@ impl Loader {
             match &first.place {
                 Place::Inline { action, .. } => {
                     let body = self.inline(chain, first.slot, *action, &slices[at..]).await?;
-                    all.push(cut_inline(&body, first, id)?);
+                    all.push(cut_inline(&body, first)?);
                     at += 1;
                 }
                 Place::Object(object, layout) => {
@@ -201,7 +199,7 @@ fn about(object: ObjectRef, error: Error) -> Error {
     }
 }
 
-fn cut_inline(body: &Bytes, slice: &Slice, _topic: TopicId) -> Result<Rows> {
+fn cut_inline(body: &Bytes, slice: &Slice) -> Result<Rows> {
     let rows = inline::decode_inline(body)?;
     let end = slice.first_row.checked_add(slice.rows);
     match end {

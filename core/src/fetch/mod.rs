@@ -23,7 +23,7 @@ use crate::ledger::action::TimestampType;
 use crate::ledger::view::{Slice, View};
 use crate::limits;
 use crate::plant;
-use crate::record::{ConsumerRecord, Offset, TopicId};
+use crate::record::{ConsumerRecord, Offset};
 
 /// How much one fetch answers with, and how long it waits for something.
 #[derive(Debug, Clone, Copy)]
@@ -95,8 +95,6 @@ pub struct Fetcher {
 
 /// What a fetch is going to read: slices of one view (R4).
 struct Plan {
-    id: TopicId,
-    topic: Arc<str>,
     slices: Vec<Slice>,
     log_start: Offset,
     high_watermark: Offset,
@@ -150,17 +148,17 @@ impl Fetcher {
             }
             other => other,
         };
-        let mut read = self.read(&plan, partition, offset, limits).await;
+        let mut read = self.read(&plan, topic, partition, offset, limits).await;
         if let Err(Error::Superseded { .. }) = read {
             chain.refresh(chain.tick()).await?;
             plan = self.plan(topic, partition, offset, limits)?;
-            read = self.read(&plan, partition, offset, limits).await.map_err(gone);
+            read = self.read(&plan, topic, partition, offset, limits).await.map_err(gone);
         }
         match read {
             // What lies before the damage is unharmed; the fetch that begins with the damaged slice says so.
             Err(Error::Damaged { .. }) if plan.slices.len() > 1 => {
                 plan.slices.truncate(1);
-                self.read(&plan, partition, offset, limits).await.map_err(gone)
+                self.read(&plan, topic, partition, offset, limits).await.map_err(gone)
             }
             other => other,
         }
@@ -173,6 +171,7 @@ impl Fetcher {
     async fn read(
         &self,
         plan: &Plan,
+        topic: &str,
         partition: u32,
         offset: Offset,
         limits: FetchLimits,
@@ -184,7 +183,7 @@ impl Fetcher {
             high_watermark: plan.high_watermark,
         };
         let (mut bytes, mut records) = (0, 0);
-        let all = self.loader.rows(&self.ledger.chain, plan.id, &plan.topic, partition, &plan.slices).await?;
+        let all = self.loader.rows(&self.ledger.chain, topic, partition, &plan.slices).await?;
         for (slice, rows) in plan.slices.iter().zip(all) {
             let from = (fetched.next - slice.base) as usize;
             let fit =
@@ -227,26 +226,23 @@ impl Fetcher {
         let chain = &self.ledger.chain;
         let found = chain
             .fresh_view(chain.tick(), |view| {
-                let (id, known, p) = view.partition_or_unknown(topic, partition)?;
+                let (_, _, p) = view.partition_or_unknown(topic, partition)?;
                 let first = p.slices.partition_point(|slice| slice.time_us_running < time_us);
-                let slice = p.slices.get(first).cloned();
-                Ok::<_, Error>(
-                    slice.map(|slice| (id, Arc::<str>::from(known.name.as_str()), slice, p.log_start)),
-                )
+                Ok::<_, Error>(p.slices.get(first).cloned().map(|slice| (slice, p.log_start)))
             })
             .await??;
-        let Some((id, name, slice, log_start)) = found else { return Ok(None) };
+        let Some((slice, log_start)) = found else { return Ok(None) };
         if slice.time_type == TimestampType::LogAppendTime {
             return Ok(Some(slice.base.max(log_start)));
         }
-        let rows = self.loader.rows(chain, id, &name, partition, std::slice::from_ref(&slice)).await?;
+        let rows = self.loader.rows(chain, topic, partition, std::slice::from_ref(&slice)).await?;
         let at = rows.first().and_then(|rows| (0..rows.len()).find(|i| rows.timestamp_us(*i) >= time_us));
         Ok(Some((slice.base + at.unwrap_or(0) as u64).max(log_start)))
     }
 }
 
 fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchLimits) -> Result<Plan> {
-    let (id, known, found) = view.partition_or_unknown(topic, partition)?;
+    let (_, _, found) = view.partition_or_unknown(topic, partition)?;
     let high_watermark = found.next;
     if offset < found.log_start || offset > high_watermark {
         let (topic, log_start) = (topic.to_owned(), found.log_start);
@@ -270,14 +266,7 @@ fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchL
             break;
         }
     }
-    Ok(Plan {
-        id,
-        topic: known.name.as_str().into(),
-        slices,
-        log_start: found.log_start,
-        high_watermark,
-        slot: view.slot,
-    })
+    Ok(Plan { slices, log_start: found.log_start, high_watermark, slot: view.slot })
 }
 
 /// About how many bytes a slice brings: its share of its row group.
