@@ -234,3 +234,23 @@ async fn an_altered_codec_does_not_let_later_records_overtake() {
     producer.flush().await.unwrap();
     assert_eq!(first.wait().await.unwrap().offset, Some(0));
 }
+
+/// A take that is still under way when the producer closes must not outlive it: nobody would let go of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_producer_leads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path().join("store").to_str().unwrap()).await.unwrap();
+    log.admin().create_topic("t", 2, &[]).await.unwrap();
+    for epoch in 0..10 {
+        let producer = log.producer().lead(true).build().unwrap();
+        producer.send("t", Record::value("x")).await.unwrap();
+        producer.close().await.unwrap();
+        let found = log.admin().describe_topic("t").await.unwrap();
+        assert!(found.partitions.iter().all(|p| p.leader.is_none()), "{:?}", found.partitions);
+        assert!(
+            found.partitions.iter().all(|p| p.leader_epoch == epoch),
+            "each run led once: {:?}",
+            found.partitions
+        );
+    }
+}

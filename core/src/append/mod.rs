@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use crate::env::SharedEnv;
 use crate::error::{Error, Result};
@@ -155,6 +156,8 @@ struct Sending {
     /// Topics whose leaderless partitions were claimed once, and when partitions were last taken.
     claimed: BTreeSet<TopicId>,
     led_at: Option<Duration>,
+    /// The newest take of partitions; it ends after those before it.
+    taking: Option<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -291,10 +294,15 @@ impl Producer {
         let shared = &self.handle.shared;
         shared.close();
         self.flush().await?;
-        match shared.settings.lead {
-            true => shared.ledger.let_go().await,
-            false => Ok(()),
+        if !shared.settings.lead {
+            return Ok(());
         }
+        // A take that is under way would outlive the letting go.
+        let taking = shared.sending().taking.take();
+        if let Some(taking) = taking {
+            taking.await.map_err(|_| Error::Closed { what: "the runtime" })?;
+        }
+        shared.ledger.let_go().await
     }
 }
 
@@ -603,15 +611,19 @@ impl Shared {
         take.dedup();
         take.truncate(limits::PARTITIONS_PER_LEAD);
         sending.led_at = Some(now);
-        drop(sending);
-        if !take.is_empty() {
-            let ledger = self.ledger.clone();
-            tokio::spawn(async move {
-                if let Err(error) = ledger.take(take).await {
-                    tracing::debug!(%error, "could not take partitions");
-                }
-            });
+        if take.is_empty() {
+            return;
         }
+        let (ledger, before) = (self.ledger.clone(), sending.taking.take());
+        sending.taking = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // It told what went wrong itself.
+                let _ = before.await;
+            }
+            if let Err(error) = ledger.take(take).await {
+                tracing::debug!(%error, "could not take partitions");
+            }
+        }));
     }
 
     fn acked(&self, landed: &[Landed]) {
