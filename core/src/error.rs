@@ -245,6 +245,34 @@ impl Error {
         }
     }
 
+    /// What it is called, in snake case: for labels and machines. Names do not change.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown",
+            Self::Unavailable { .. } => "unavailable",
+            Self::BufferFull { .. } => "buffer_full",
+            Self::EarlierBatchFailed { .. } => "earlier_batch_failed",
+            Self::Newer { .. } => "newer",
+            Self::Closed { .. } => "closed",
+            Self::OffsetOutOfRange { .. } => "offset_out_of_range",
+            Self::OutOfOrderSequence { .. } => "out_of_order_sequence",
+            Self::ProducerFenced { .. } => "producer_fenced",
+            Self::UnknownProducer { .. } => "unknown_producer",
+            Self::UnknownTopic { .. } => "unknown_topic",
+            Self::UnknownPartition { .. } => "unknown_partition",
+            Self::UnknownGroup { .. } => "unknown_group",
+            Self::TopicExists { .. } => "topic_exists",
+            Self::Superseded { .. } => "superseded",
+            Self::TooLarge { .. } => "too_large",
+            Self::InvalidField { .. } => "invalid_field",
+            Self::CannotOpen { .. } => "cannot_open",
+            Self::Damaged { .. } => "damaged",
+            Self::RolledBack { .. } => "rolled_back",
+            Self::Poisoned { .. } => "poisoned",
+            Self::StoreRefused { .. } => "store_refused",
+        }
+    }
+
     /// A [`Error::Damaged`].
     pub fn damaged(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), detail: detail.into() }

@@ -14,7 +14,7 @@
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
 //! | [`table`], [`objects`], [`store`], [`mod@env`] | the ports: conditional writes, bytes, where they are, time and chance |
-//! | [`counting`] | what it costs |
+//! | [`metrics`], [`counting`] | what it did, told to a hook; what it asked of the stores |
 //! | [`limits`], [`error`], [`plant`] | every bound; errors by what the caller does next; planted bugs |
 //!
 //! # A first run
@@ -55,6 +55,7 @@ pub mod inspect;
 pub mod ledger;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod objects;
 pub mod plant;
 pub mod record;
@@ -67,6 +68,6 @@ pub mod verify;
 pub use append::{Delivery, Producer, RecordMetadata};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Consumer, Fetcher, Message, Position};
-pub use log::{Admin, ConsumerBuilder, Log, ProducerBuilder};
+pub use log::{Admin, ConsumerBuilder, Log, LogBuilder, ProducerBuilder};
 pub use record::{ConsumerRecord, Header, Record};
 pub use segment::Compression;

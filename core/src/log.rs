@@ -11,6 +11,7 @@ use crate::ledger::commit::Committed;
 use crate::ledger::view::View;
 use crate::ledger::{Ledger, Settings};
 use crate::limits;
+use crate::metrics::SharedMetrics;
 use crate::record::{Offset, TopicId};
 use crate::segment::Compression;
 use crate::store::{Store, StoreUrl, probe};
@@ -25,32 +26,23 @@ pub struct Log {
 impl Log {
     /// Opens the log at `url` (a folder, or `memory:`), making it on first use.
     pub async fn open(url: &str) -> Result<Self> {
-        Self::open_store(url, SystemEnv::shared(), true, Settings::default()).await
+        Self::builder().open(url).await
     }
 
     /// Opens the log at `url` if there is one.
     pub async fn open_existing(url: &str) -> Result<Self> {
-        Self::open_store(url, SystemEnv::shared(), false, Settings::default()).await
+        Self::builder().create(false).open(url).await
     }
 
-    async fn open_store(url: &str, env: SharedEnv, create: bool, settings: Settings) -> Result<Self> {
-        let store = Store::open(&url.parse::<StoreUrl>()?, env.clone(), create).await?;
-        Self::with_store(store, env, create, settings).await
+    /// Opens a log with options.
+    pub fn builder() -> LogBuilder {
+        let (env, settings, metrics) = (SystemEnv::shared(), Settings::default(), Arc::new(()));
+        LogBuilder { env, create: true, settings, metrics }
     }
 
     /// Opens a log on a store that the caller made.
     pub async fn with_store(store: Store, env: SharedEnv, create: bool, settings: Settings) -> Result<Self> {
-        let (table, objects, era) = (store.table.clone(), store.objects.clone(), store.era());
-        let ledger = Ledger::open(table, objects, env, era, settings).await?;
-        if ledger.chain.view(View::is_empty)? {
-            if !create {
-                let reason = "there is no log in it: make one with `tidelog init`".to_owned();
-                return Err(Error::CannotOpen { url: store.url.to_string(), reason });
-            }
-            probe(&store.table, &store.objects, &*ledger.chain.env).await?;
-            ledger.init().await?;
-        }
-        Ok(Self { ledger, store: Arc::new(store) })
+        Self::builder().env(env).create(create).settings(settings).open_store(store).await
     }
 
     /// The ledger, for tools.
@@ -82,6 +74,62 @@ impl Log {
     /// Topics and groups.
     pub fn admin(&self) -> Admin {
         Admin { ledger: self.ledger.clone() }
+    }
+}
+
+/// Options of a [`Log`].
+#[derive(Debug, Clone)]
+pub struct LogBuilder {
+    env: SharedEnv,
+    create: bool,
+    settings: Settings,
+    metrics: SharedMetrics,
+}
+
+impl LogBuilder {
+    /// Time and randomness: the machine's own unless set.
+    pub fn env(mut self, env: SharedEnv) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// Whether a log that is not there is made: it is unless set.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// When the ledger's upkeep happens.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Hears what the log did; see [`metrics`](crate::metrics).
+    pub fn metrics(mut self, metrics: SharedMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Opens the log at `url`: a folder, or `memory:`.
+    pub async fn open(self, url: &str) -> Result<Log> {
+        let store = Store::open(&url.parse::<StoreUrl>()?, self.env.clone(), self.create).await?;
+        self.open_store(store).await
+    }
+
+    /// Opens the log on a store that the caller made.
+    pub async fn open_store(self, store: Store) -> Result<Log> {
+        let (table, objects, era) = (store.table.clone(), store.objects.clone(), store.era());
+        let ledger = Ledger::open(table, objects, self.env, era, self.settings, self.metrics).await?;
+        if ledger.chain.view(View::is_empty)? {
+            if !self.create {
+                let reason = "there is no log in it: make one with `tidelog init`".to_owned();
+                return Err(Error::CannotOpen { url: store.url.to_string(), reason });
+            }
+            probe(&store.table, &store.objects, &*ledger.chain.env).await?;
+            ledger.init().await?;
+        }
+        Ok(Log { ledger, store: Arc::new(store) })
     }
 }
 

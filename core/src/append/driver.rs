@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use super::Shared;
 use super::flight::{Chunk, Flight, Landed, Open, TopicInfo};
@@ -19,6 +20,7 @@ use crate::ledger::action::{Data, Identity, IdentityKind, ProducerKey};
 use crate::ledger::commit::BatchResult;
 use crate::ledger::decide::{AppendProposal, BatchProposal};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::plant::{self, Bug};
 use crate::segment::{self, Compression, SegmentSlice, inline};
 
@@ -26,6 +28,10 @@ use crate::segment::{self, Compression, SegmentSlice, inline};
 struct Cargo {
     number: u64,
     flight: Arc<Flight>,
+    /// When its first record came.
+    since: Duration,
+    /// From seal to ack.
+    span: tracing::Span,
     permit: Option<OwnedSemaphorePermit>,
     parts: Vec<Part>,
     /// Of each batch, in the order of the proposal.
@@ -75,11 +81,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     held_back = Some(cargo);
                     continue;
                 }
-                placing = Some(Box::pin(place(shared.clone(), cargo, failed.clone())));
+                let span = cargo.span.clone();
+                placing = Some(Box::pin(place(shared.clone(), cargo, failed.clone()).instrument(span)));
             }
             open = shared.sealed(eager), if room => {
                 let Some(open) = open else { continue };
-                let upload = upload(shared.clone(), open);
+                shared.note_sealed(&open);
+                let (flight, records, bytes) = (open.number, open.rows, open.raw_bytes);
+                let span = tracing::debug_span!("flush", flight, records, bytes);
+                let upload = upload(shared.clone(), open, span.clone()).instrument(span);
                 // Spawned, so that uploads go on while this task waits for a commit.
                 uploads.push_back(Box::pin(async { tokio::spawn(upload).await.expect("an upload does not panic") }));
             }
@@ -88,14 +98,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Encodes and uploads: L1, the object is answered for before anything names it.
-async fn upload(shared: Arc<Shared>, mut open: Open) -> Cargo {
-    let permit = open.release();
+async fn upload(shared: Arc<Shared>, mut open: Open, span: tracing::Span) -> Cargo {
+    let (since, permit) = (open.since, open.release());
     let (number, flight, compression) = (open.number, open.flight.clone(), open.compression);
     let inline_max = shared.inline_bytes_max(&open.chunks);
     let (parts, identities, packed) = offload(move || pack(open.chunks, compression, inline_max)).await;
     let (bytes, proposal) = match packed {
         Err(error) => (None, Err(error)),
         Ok(Packed { data: PackedData::Inline(body), batches }) => {
+            shared.ledger.chain.metrics.record(Metric::InlineFlights, 1);
             (None, Ok(AppendProposal { data: Data::Inline(body), batches }))
         }
         Ok(Packed { data: PackedData::Segment(bytes, layout), batches }) => {
@@ -105,7 +116,7 @@ async fn upload(shared: Arc<Shared>, mut open: Open) -> Cargo {
             (Some(bytes), proposal)
         }
     };
-    Cargo { number, flight, permit, parts, identities, bytes, proposal }
+    Cargo { number, flight, since, span, permit, parts, identities, bytes, proposal }
 }
 
 struct Packed {
@@ -348,9 +359,11 @@ fn land(shared: &Arc<Shared>, mut cargo: Cargo, results: Vec<BatchResult>, faile
             Landed { topic: part.topic, partition: part.partition, rows: part.rows, batches }
         })
         .collect();
+    shared.note_landed(&landed, cargo.since);
     shared.acked(&landed);
     shared.lead(&landed);
     cargo.flight.land(landed);
     drop(cargo.permit);
+    shared.note_buffered();
     shared.landed(cargo.number);
 }

@@ -27,6 +27,7 @@ use crate::ledger::decide::timestamp_type;
 use crate::ledger::lead;
 use crate::ledger::view::{Topic, View};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::objects::{ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::record::{Record, TopicId, check_timestamp};
@@ -567,6 +568,7 @@ impl Shared {
     }
 
     /// Draws a name and uploads: answered for before it is used (L1).
+    #[tracing::instrument(level = "debug", skip_all, fields(bytes = bytes.len(), object))]
     async fn upload(&self, bytes: Bytes) -> Result<ObjectRef> {
         let chain = &self.ledger.chain;
         // A name drawn from an old view may be below the floor by the time it is proposed.
@@ -581,7 +583,11 @@ impl Shared {
             tokio::spawn(async move { objects.put_new(&name, bytes).await });
             return Ok(object);
         }
+        tracing::Span::current().record("object", tracing::field::display(&name));
+        let (began, length) = (chain.env.monotonic(), bytes.len() as u64);
         chain.objects.put_new(&name, bytes).await?;
+        chain.took(Metric::UploadUs, began);
+        chain.metrics.record(Metric::SegmentBytes, length);
         Ok(object)
     }
 
@@ -626,18 +632,48 @@ impl Shared {
         }));
     }
 
+    fn note_sealed(&self, open: &Open) {
+        let metrics = &self.ledger.chain.metrics;
+        metrics.record(Metric::RecordsSent, open.rows as u64);
+        metrics.record(Metric::BytesSent, open.raw_bytes as u64);
+        self.note_buffered();
+    }
+
+    fn note_buffered(&self) {
+        let held = self.settings.buffer_bytes.saturating_sub(self.budget.available_permits());
+        self.ledger.chain.metrics.record(Metric::BufferedBytes, held as u64);
+    }
+
+    /// Adds up a flight, so that the hook is called a few times and not for each batch.
+    fn note_landed(&self, landed: &[Landed], since: Duration) {
+        let (mut batches, mut appended, mut duplicate) = (0, 0, 0);
+        let mut refused = BTreeMap::<&'static str, u64>::new();
+        for batch in answered(landed) {
+            let rows = u64::from(batch.rows);
+            batches += 1;
+            match batch.result {
+                BatchResult::Placed { .. } => appended += rows,
+                BatchResult::Duplicate { .. } => duplicate += rows,
+                BatchResult::Failed(error) => *refused.entry(error.name()).or_default() += rows,
+                BatchResult::Redraw => {}
+            }
+        }
+        let chain = &self.ledger.chain;
+        let counts = [
+            (Metric::Batches, batches),
+            (Metric::RecordsAppended, appended),
+            (Metric::RecordsDuplicate, duplicate),
+        ];
+        let refused = refused.into_iter().map(|(error, rows)| (Metric::RecordsRefused(error), rows));
+        for (metric, count) in counts.into_iter().chain(refused).filter(|(_, count)| *count > 0) {
+            chain.metrics.record(metric, count);
+        }
+        chain.took(Metric::AckUs, since);
+    }
+
     fn acked(&self, landed: &[Landed]) {
         let Some(hook) = &self.on_ack else { return };
-        let batches = landed.iter().flat_map(|landed| {
-            let ends = landed.batches.iter().skip(1).map(|(first, _)| *first).chain([landed.rows]);
-            landed.batches.iter().zip(ends).map(|((first, result), end)| Acked {
-                topic: &landed.topic.name,
-                partition: landed.partition,
-                rows: end - first,
-                result,
-            })
-        });
-        let batches: Vec<Acked<'_>> = batches.collect();
+        let batches: Vec<Acked<'_>> = answered(landed).collect();
         let mut hook = hook.lock().expect("no ack hook panicked");
         hook(&batches);
     }
@@ -645,6 +681,19 @@ impl Shared {
     fn landed(&self, number: u64) {
         self.landed.send_replace(number);
     }
+}
+
+/// The batches of a flight and what became of them.
+fn answered(landed: &[Landed]) -> impl Iterator<Item = Acked<'_>> {
+    landed.iter().flat_map(|landed| {
+        let ends = landed.batches.iter().skip(1).map(|(first, _)| *first).chain([landed.rows]);
+        landed.batches.iter().zip(ends).map(|((first, result), end)| Acked {
+            topic: &landed.topic.name,
+            partition: landed.partition,
+            rows: end - first,
+            result,
+        })
+    })
 }
 
 fn seal(sending: &mut Sending, index: usize) {

@@ -14,6 +14,7 @@ use crate::ledger::action::ObjectRef;
 use crate::ledger::chain::Chain;
 use crate::ledger::view::{Place, Slice};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::objects::ObjectName;
 use crate::segment::{Footer, Group, Layout, decode_group, inline};
 
@@ -122,15 +123,25 @@ impl Loader {
             .filter(|(_, found)| found.is_none())
             .map(|(group, _)| *group)
             .collect();
+        chain.metrics.record(Metric::CacheHits, (run.groups.len() - missing.len()) as u64);
         if missing.is_empty() {
             return Ok(found.into_iter().flatten().collect());
         }
+        chain.metrics.record(Metric::CacheMisses, missing.len() as u64);
+        let began = chain.env.monotonic();
         let mut fetched = self.fetch(chain, run, &missing).await?.into_iter();
+        chain.took(Metric::RunUs, began);
         Ok(found.into_iter().filter_map(|found| found.or_else(|| fetched.next())).collect())
     }
 
     /// One GET for the groups that are missing: the whole object where it is small or mostly wanted, else the range
     /// that they lie in, and one more for the footer unless it is known.
+    #[tracing::instrument(
+        name = "run",
+        level = "debug",
+        skip_all,
+        fields(object = %ObjectName::from(&run.object), groups = missing.len())
+    )]
     async fn fetch(&self, chain: &Chain, run: &ObjectRun<'_>, missing: &[u32]) -> Result<Vec<Arc<Group>>> {
         let span = |group: u32| run.layout.groups.get(group as usize).copied();
         let spans: Vec<_> = missing.iter().filter_map(|group| span(*group)).collect();

@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::ledger::action::TimestampType;
 use crate::ledger::view::{Slice, View};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::plant;
 use crate::record::{ConsumerRecord, Offset};
 
@@ -194,7 +195,7 @@ impl Fetcher {
                 break;
             }
             let whole = from + take == rows.len();
-            bytes += fit.1;
+            bytes += if take == fit.0 { fit.1 } else { rows.slice(from, take).raw_bytes() };
             records += take;
             let append_us = match slice.time_type {
                 TimestampType::CreateTime => None,
@@ -206,6 +207,8 @@ impl Fetcher {
                 break;
             }
         }
+        self.ledger.chain.metrics.record(Metric::RecordsFetched, records as u64);
+        self.ledger.chain.metrics.record(Metric::BytesFetched, bytes as u64);
         Ok(fetched)
     }
 

@@ -17,6 +17,7 @@ use super::{checkpoint, codec};
 use crate::env::SharedEnv;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::metrics::{Metric, SharedMetrics};
 use crate::objects::{ObjectName, Objects};
 use crate::plant::{self, Bug};
 use crate::table::{Answer, Consistency, Item, SharedTable, TableError, TableResult};
@@ -58,6 +59,7 @@ pub struct Chain {
     pub(crate) table: SharedTable,
     pub(crate) objects: Objects,
     pub(crate) env: SharedEnv,
+    pub(crate) metrics: SharedMetrics,
     pub(super) settings: Settings,
     /// Partition key of the ledger's items: `era/ledger`, 4 hex digits each.
     pub(crate) pk: String,
@@ -121,6 +123,7 @@ impl Chain {
         env: SharedEnv,
         era: u16,
         settings: Settings,
+        metrics: SharedMetrics,
     ) -> Self {
         let who = env.random_u64();
         Self {
@@ -128,6 +131,7 @@ impl Chain {
             objects,
             who,
             env,
+            metrics,
             settings,
             pk: format!("{era:04x}/{LEDGER:04x}"),
             era,
@@ -194,6 +198,7 @@ impl Chain {
 
     /// Every commit there is when this is called. One at a time: the caller holds `reading`.
     async fn tail(&self) -> Result<()> {
+        self.metrics.record(Metric::TailReads, 1);
         let began = self.tick();
         let complete_at = loop {
             let now = self.env.monotonic();
@@ -311,6 +316,10 @@ impl Chain {
                     self.inline.insert((slot, index as u32), body.clone());
                 }
                 Action::Checkpoint(_) => state.bytes_since = 0,
+                Action::Lead(lead) => {
+                    let (take, let_go) = (lead.take.len(), lead.let_go.len());
+                    tracing::info!(slot, own, take, let_go, who = %format_args!("{:016x}", lead.who), "leaders changed");
+                }
                 _ => {}
             }
         }
@@ -345,17 +354,24 @@ impl Chain {
     /// Keeps the first fatal error and refuses all that follows. Others pass.
     pub(super) fn poison<T>(&self, error: Error) -> Result<T> {
         if error.kind() == crate::ErrorKind::Fatal {
-            tracing::error!(%error, "ledger refused from here on");
-            let mut state = self.state();
-            if state.fatal.is_none() {
-                state.fatal = Some(Arc::new(error.clone()));
+            let first = {
+                let mut state = self.state();
+                let first = state.fatal.is_none();
+                state.fatal.get_or_insert_with(|| Arc::new(error.clone()));
+                first
+            };
+            if first {
+                tracing::error!(%error, "ledger refused from here on");
+                self.metrics.record(Metric::Poisoned, 1);
             }
         }
         Err(error)
     }
 
     /// Two table reads, one GET: newest commit → the checkpoint that it names → what follows.
+    #[tracing::instrument(level = "debug", skip_all, fields(slot))]
     pub(super) async fn cold_start(&self) -> Result<()> {
+        let began = self.env.monotonic();
         for attempt in 0..limits::COLD_STARTS_MAX {
             let newest = self.timed(self.table.newest(&self.pk, Consistency::Strong)).await;
             let newest = self.note(newest, "reading the newest commit")?;
@@ -366,7 +382,11 @@ impl Chain {
             }
             let Some(newest) = newest else { return Ok(()) };
             match self.load(&newest).await {
-                Ok(Some(view)) => return self.replace(view),
+                Ok(Some(view)) => {
+                    tracing::Span::current().record("slot", view.slot);
+                    self.took(Metric::ColdStartUs, began);
+                    return self.replace(view);
+                }
                 Ok(None) => {
                     tracing::debug!(
                         attempt,
@@ -544,6 +564,12 @@ impl Chain {
         }
     }
 
+    /// Tells how long an event took that `began` then.
+    pub(crate) fn took(&self, metric: Metric, began: Duration) {
+        let took = self.env.monotonic().saturating_sub(began);
+        self.metrics.record(metric, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
     /// A jittered pause that doubles with each attempt.
     pub(crate) async fn pause(&self, attempt: u32) {
         let most = (20u64 << attempt.min(6)).min(limits::POLL_MS_MAX);
@@ -579,8 +605,9 @@ impl Ledger {
         env: SharedEnv,
         era: u16,
         settings: Settings,
+        metrics: SharedMetrics,
     ) -> Result<Self> {
-        let chain = Arc::new(Chain::new(table, objects, env, era, settings));
+        let chain = Arc::new(Chain::new(table, objects, env, era, settings, metrics));
         let (queue, waiting) = mpsc::unbounded_channel();
         let ledger = Self { chain: chain.clone(), queue };
         chain.cold_start().await?;

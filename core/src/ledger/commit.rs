@@ -22,8 +22,10 @@ use super::action::*;
 use super::chain::Chain;
 use super::codec;
 use super::decide::{self, BatchOutcome, Decision, Outcome, Proposal};
+use super::view::author;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::plant::{self, Bug};
 use crate::record::Offset;
 use crate::table::{Consistency, Item, Put, TableError};
@@ -200,7 +202,9 @@ struct Committer {
 
 impl Committer {
     /// One commit, or the finding that none is needed.
+    #[tracing::instrument(name = "commit", level = "debug", skip_all, fields(n = self.waiting.len(), slot, outcome))]
     async fn round(&mut self, arriving: &mut mpsc::UnboundedReceiver<Queued>) {
+        let round_began = self.chain.env.monotonic();
         let (mut conflicts, mut throttled, mut tail_read) = (0, 0, false);
         // Always empty, unless a bug is planted.
         let mut kept: Option<Decision> = None;
@@ -243,6 +247,8 @@ impl Committer {
             match self.put(&item, &decision, arriving).await {
                 Settled::Committed => {
                     let committed = Committed { slot: slot + 1, time_ms: commit.time_ms };
+                    self.chain.took(Metric::CommitUs, round_began);
+                    tracing::Span::current().record("slot", slot + 1).record("outcome", "committed");
                     return match self.chain.apply_own(&item, &commit, began) {
                         Ok(()) => self.settle(decision, Some(committed)),
                         // Committed all the same: the view is wrong, not the chain.
@@ -253,6 +259,9 @@ impl Committer {
                     };
                 }
                 Settled::Conflict(theirs) => {
+                    self.chain.metrics.record(Metric::Conflicts, 1);
+                    let (slot, stub) = (theirs.sk, theirs.body.is_none());
+                    tracing::debug!(slot, stub, whose = %format_args!("{:016x}", author(theirs.id)), "conflict");
                     self.forget_answered();
                     if let Err(error) = self.take_in(theirs).await {
                         return self.fail_all(&error);
@@ -271,7 +280,10 @@ impl Committer {
                     self.forget_answered();
                     self.chain.pause(throttled).await;
                 }
-                Settled::NotApplied(error) => return self.fail_decided(&decision, &not_applied(error)),
+                Settled::NotApplied(error) => {
+                    tracing::Span::current().record("outcome", "refused");
+                    return self.fail_decided(&decision, &not_applied(error));
+                }
             }
             if self.waiting.is_empty() {
                 return;
@@ -388,11 +400,14 @@ impl Committer {
                 return Settled::NotApplied(TableError::Throttled(cause.to_string()));
             }
             unanswered = true;
+            self.chain.metrics.record(Metric::PutsUnanswered, 1);
+            tracing::debug!(slot = item.sk, %cause, "a put was not answered: looking at its slot");
             let waited = self.chain.env.monotonic().saturating_sub(began);
             if plant::on(Bug::ForgetUnsettled) && waited > Duration::from_millis(limits::TABLE_TIMEOUT_MS) {
                 return Settled::NotApplied(TableError::Throttled("forgotten while it was frozen".into()));
             }
             if let Some(there) = self.look(item, decision, &cause, began, &mut attempt, arriving).await {
+                tracing::debug!(slot = item.sk, own = there.id == item.id, attempt, "unknown settled");
                 return whose(there, item);
             }
             if plant::on(Bug::OneAbsentReadDecides) {
@@ -467,6 +482,7 @@ impl Committer {
     /// Tells whoever is in the unsettled commit that its outcome is unknown.
     fn tell_unknown(&mut self, decision: &Decision, waited: Duration, cause: &TableError) {
         let error = Error::Unknown { waited_ms: waited.as_millis() as u64, cause: cause.to_string() };
+        tracing::warn!(%error, "told that the outcome is unknown; the settling goes on");
         for (queued, outcome) in self.waiting.iter_mut().zip(&decision.outcomes) {
             if Self::in_commit(outcome) && queued.reply.is_some() {
                 queued.fail(&error);

@@ -13,6 +13,7 @@ use super::commit::Queued;
 use super::view::{Place, View};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::objects::{ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::table::{Consistency, Item};
@@ -60,9 +61,12 @@ impl Ledger {
     }
 
     /// Writes the view as an object, then names it in a commit. `None`: somebody named a newer one first.
+    #[tracing::instrument(level = "debug", skip_all, fields(at, bytes))]
     pub async fn checkpoint(&self) -> Result<Option<CheckpointName>> {
         let chain = &self.chain;
+        let began = chain.env.monotonic();
         let (at, bytes) = chain.view(|view| (view.slot, checkpoint::encode(view)))?;
+        tracing::Span::current().record("at", at).record("bytes", bytes.len());
         let name = CheckpointName { at, era: chain.era, ulid: Ulid::draw(&*chain.env).0 };
         let checksum = checkpoint::checksum(&bytes[..bytes.len() - 8]);
         if plant::on(Bug::StripBeforeCheckpointNamed) {
@@ -70,7 +74,10 @@ impl Ledger {
         }
         chain.objects.put_new(&ObjectName::from(&name), bytes).await?;
         match self.act(Action::Checkpoint(Checkpoint { name, checksum })).await {
-            Ok(_) => Ok(Some(name)),
+            Ok(_) => {
+                chain.took(Metric::CheckpointUs, began);
+                Ok(Some(name))
+            }
             Err(Error::Superseded { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -99,6 +106,7 @@ impl Ledger {
         self.strip_to(before.name.at).await
     }
 
+    #[tracing::instrument(level = "debug", skip(self))]
     async fn strip_to(&self, to: u64) -> Result<u64> {
         let chain = &self.chain;
         // As of now, not as of the checkpoint: only a merge takes a slice out of this set, and none ever comes back.
@@ -118,6 +126,8 @@ impl Ledger {
             }
         }
         chain.stripped.fetch_max(to, Ordering::SeqCst);
+        chain.metrics.record(Metric::SlotsStripped, stripped);
+        tracing::debug!(stripped, "stripped");
         Ok(stripped)
     }
 

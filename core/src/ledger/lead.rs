@@ -14,6 +14,7 @@ use super::chain::{Chain, Ledger};
 use super::view::{Topic, View};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::metrics::Metric;
 use crate::record::TopicId;
 
 /// When a commit of each leader was first seen: slot and own time.
@@ -103,13 +104,20 @@ impl Ledger {
         Ok(())
     }
 
+    #[tracing::instrument(level = "debug", skip_all, fields(take = take.len(), let_go = let_go.len()))]
     async fn lead(&self, take: Vec<(TopicId, u32)>, let_go: Vec<(TopicId, u32)>) -> Result<()> {
         if take.is_empty() && let_go.is_empty() {
             return Ok(());
         }
+        let taken = take.len() as u64;
         let lead = Lead { who: self.chain.who, address: String::new(), take, let_go };
         match self.act(Action::Lead(lead)).await {
-            Ok(_) | Err(Error::Superseded { .. } | Error::UnknownTopic { .. }) => Ok(()),
+            Ok(_) => {
+                self.chain.metrics.record(Metric::PartitionsTaken, taken);
+                Ok(())
+            }
+            // Somebody was faster.
+            Err(Error::Superseded { .. } | Error::UnknownTopic { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -158,7 +158,9 @@ impl World {
         let scripted = Scripted::new(&self.table);
         let settings = Settings { checkpoint_commits: 0, strip_bytes_min: 0, ..Settings::default() };
         let env = StoppedEnv::shared(self.seed);
-        let ledger = Ledger::open(scripted.clone(), self.objects.clone(), env, 0, settings).await.unwrap();
+        let ledger = Ledger::open(scripted.clone(), self.objects.clone(), env, 0, settings, Arc::new(()))
+            .await
+            .unwrap();
         if ledger.init().await.unwrap() {
             let config = Vec::new();
             let create = TopicChange::Create { id: T, name: "t".into(), partitions: 1, config };
@@ -345,6 +347,8 @@ async fn a_missing_checkpoint_is_damage_not_an_empty_log() {
     world.objects = Objects::memory(StoppedEnv::shared(9));
     let settings = Settings { checkpoint_commits: 0, ..Settings::default() };
     let env = StoppedEnv::shared(10);
-    let error = Ledger::open(world.table.clone(), world.objects.clone(), env, 0, settings).await.unwrap_err();
+    let error = Ledger::open(world.table.clone(), world.objects.clone(), env, 0, settings, Arc::new(()))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
