@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -11,6 +9,7 @@ use tidelog_core::env::{SharedEnv, SystemEnv};
 use tidelog_core::{Consumer, Log, Message, Position};
 
 use crate::format::OutputFormat;
+use crate::interrupt::Interrupts;
 use crate::out::{Context, Failure, Outcome};
 use crate::time::parse_position;
 
@@ -24,6 +23,8 @@ const LOOK_EVERY: u64 = 1_024;
 A number below 100000000000 is an offset, from there on it is epoch milliseconds.
 An offset must lie in each partition that is read: name one with --partition.
 Without --until the command follows the topic until Ctrl-C, and with it ends where the position was when it started.
+Ctrl-C ends it in order: what was written counts, the group's offsets are stored, and it exits with 0. A second one ends
+it at once, with 130.
 Two members of one group both get everything for now: sharing partitions among members is not there yet.
 
   tidelog consume app --until end --format json | jq .value
@@ -115,18 +116,9 @@ struct Writer {
 }
 
 async fn follow(consumer: &mut Consumer, writer: &mut Writer) -> Outcome {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let (flag, (told, mut tell)) = (interrupted.clone(), tokio::sync::watch::channel(false));
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            flag.store(true, Ordering::SeqCst);
-            told.send_replace(true);
-        }
-        // The other end counts a dropped sender as news.
-        std::future::pending::<()>().await;
-    });
+    let mut interrupts = Interrupts::listen(None);
     let mut count = 0u64;
-    while writer.args.max_records.is_none_or(|most| count < most) && !interrupted.load(Ordering::SeqCst) {
+    while writer.args.max_records.is_none_or(|most| count < most) && !interrupts.is_told() {
         let message = match consumer.next_message().now_or_never() {
             Some(message) => message,
             None => {
@@ -135,7 +127,7 @@ async fn follow(consumer: &mut Consumer, writer: &mut Writer) -> Outcome {
                 tokio::select! {
                     biased;
                     message = consumer.next_message() => message,
-                    _ = tell.changed() => return Ok(()),
+                    () = interrupts.told() => return Ok(()),
                     () = nap => {
                         writer.store().await?;
                         continue;

@@ -9,9 +9,10 @@
 //! | `topic`, `group` | what there is |
 //! | `inspect`, `verify` | looks inside, and checks every sum |
 //! | `demo` | all of it on this machine's own logs, with a kill in the middle |
-//! | `out` | tables, JSON, exit codes |
+//! | `out`, `tell` | tables, JSON, exit codes; what goes to stderr |
+//! | `interrupt` | Ctrl-C |
 //!
-//! Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found.
+//! Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found, 130 interrupted.
 
 mod acks;
 mod consume;
@@ -19,10 +20,12 @@ mod demo;
 mod format;
 mod group;
 mod inspect;
+mod interrupt;
 mod lines;
 mod out;
 mod produce;
 mod shell;
+mod tell;
 mod time;
 mod topic;
 mod verify;
@@ -54,6 +57,16 @@ struct Cli {
         default_value = "table"
     )]
     output: Output,
+    /// Which of the log's events are told on stderr
+    #[arg(
+        long,
+        global = true,
+        help_heading = "For every command",
+        env = "TIDELOG_LOG",
+        value_name = "LEVEL",
+        default_value = "warn"
+    )]
+    log: tell::Level,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +78,7 @@ A first log:
   tidelog consume app --until end
 
 TIME is RFC 3339 (2026-01-31T12:00:00Z), epoch milliseconds, or a time before now (-90s, -30m, -1h, -2d).
-Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found, 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -96,6 +109,7 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
+    tell::start(cli.log);
     let context = Context { store: cli.store, output: cli.output };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,7 +1,7 @@
 //! `tidelog produce`: ships lines of files to a topic.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,24 @@ use serde_json::json;
 use tidelog_core::append::Tag;
 use tidelog_core::counting::{CountingStore, CountingTable};
 use tidelog_core::env::SystemEnv;
-use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
+use tidelog_core::metrics::{Metric, SharedMetrics, Totals};
 use tidelog_core::store::Store;
 use tidelog_core::{Compression, Error, ErrorKind, Log, Producer};
 
 use crate::acks::Accounts;
 use crate::format::InputFormat;
-use crate::lines::{Line, Lines};
+use crate::interrupt::{INTERRUPTED, Interrupts};
+use crate::lines::{Brought, Line, Placed, read_ahead};
 use crate::out::{Context, Failure, Outcome, code, print_json, show_bytes};
+use crate::tell::{self, tell};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A line that is no record is reported as FILE:LINE: REASON, the others are kept, and the command exits with 1.
 A record counts as sent when it is durable and readable: only then is it in --acks-out and in `acked` of the summary.
+Ctrl-C ends the reading: what was read is sent and acked, the summary printed, and the command exits with 130. A second
+Ctrl-C ends it at once; what was not acked by then may be in the log or not.
 
   tidelog produce app app.log --producer-id host-7    # and again after a crash
   tidelog produce app --format ndjson < records.ndjson
@@ -69,9 +73,12 @@ fn compression(text: &str) -> Result<Compression, Error> {
 }
 
 /// Opens the log so that its requests are counted.
-pub async fn open_counting(url: &str, create: bool) -> Result<(Log, CountingTable, CountingStore), Error> {
+pub async fn open_counting(
+    url: &str,
+    metrics: SharedMetrics,
+) -> Result<(Log, CountingTable, CountingStore), Error> {
     let env = SystemEnv::shared();
-    let mut store = Store::open(&url.parse()?, env.clone(), create).await?;
+    let mut store = Store::open(&url.parse()?, env.clone(), true).await?;
     let table = CountingTable::new(store.table.clone());
     store.table = Arc::new(table.clone());
     let mut objects = None;
@@ -80,14 +87,15 @@ pub async fn open_counting(url: &str, create: bool) -> Result<(Log, CountingTabl
         objects = Some(counting.clone());
         Arc::new(counting)
     });
-    let log = Log::with_store(store, env, create, Settings::default()).await?;
+    let log = Log::builder().env(env).metrics(metrics).open_store(store).await?;
     let objects = objects.ok_or(Error::Closed { what: "the object store" })?;
     Ok((log, table, objects))
 }
 
 pub async fn run(context: &Context, args: Args) -> Outcome {
     check(&args)?;
-    let (log, table, objects) = open_counting(&context.store, true).await?;
+    let totals = Totals::default();
+    let (log, table, objects) = open_counting(&context.store, Arc::new(totals.clone())).await?;
     // Told before anything is read from a pipe.
     log.admin().describe_topic(&args.topic).await?;
     let acks = args.acks_out.as_ref().map(|path| {
@@ -111,17 +119,35 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     }
     let producer = producer.build()?;
     let bar = bar(&args.files);
+    tell::beside(&bar);
+    let mut interrupts = Interrupts::listen(Some(
+        "interrupted: waiting for the acks of what was read; Ctrl-C again ends at once",
+    ));
     let env = SystemEnv::shared();
     let began = env.monotonic();
-    let mut shipping =
-        Shipping { args: &args, log: &log, producer: &producer, accounts, bar, bytes: 0, rejected: 0 };
-    let outcome = shipping.files().await;
+    let mut shipping = Shipping {
+        args: &args,
+        log: &log,
+        producer: &producer,
+        accounts,
+        bar,
+        totals,
+        bytes: 0,
+        rejected: 0,
+    };
+    // A line that waits for room in the buffer is not sent; one that was accepted is.
+    let outcome = tokio::select! {
+        biased;
+        () = interrupts.told() => None,
+        outcome = shipping.files() => Some(outcome),
+    };
     let closed = producer.close().await;
     shipping.bar.finish_and_clear();
     shipping.summary(context, env.monotonic().saturating_sub(began))?;
-    outcome?;
+    let interrupted = outcome.is_none();
+    outcome.transpose()?;
     closed?;
-    shipping.verdict()
+    shipping.verdict(interrupted)
 }
 
 /// Requests as the demo adds them up.
@@ -180,6 +206,7 @@ struct Shipping<'a> {
     producer: &'a Producer,
     accounts: Accounts,
     bar: ProgressBar,
+    totals: Totals,
     bytes: u64,
     rejected: u64,
 }
@@ -195,7 +222,7 @@ struct Place {
 impl Shipping<'_> {
     async fn files(&mut self) -> Outcome {
         if self.args.files.is_empty() {
-            return self.ship("<stdin>", Box::new(io::stdin().lock()), None).await;
+            return self.ship("<stdin>", io::stdin(), None).await;
         }
         for path in &self.args.files {
             if self.accounts.is_broken() {
@@ -203,13 +230,13 @@ impl Shipping<'_> {
             }
             let name = path.to_string_lossy();
             if path.as_os_str() == "-" {
-                self.ship("<stdin>", Box::new(io::stdin().lock()), None).await?;
+                self.ship("<stdin>", io::stdin(), None).await?;
                 continue;
             }
             match File::open(path) {
                 Ok(file) => {
                     let place = self.place(path).await?;
-                    self.ship(&name, Box::new(BufReader::with_capacity(256 << 10, file)), place).await?;
+                    self.ship(&name, file, place).await?;
                 }
                 Err(error) => self.reject(&format!("{name}: {error}")),
             }
@@ -236,54 +263,49 @@ impl Shipping<'_> {
         Ok(Some(place.await??))
     }
 
-    async fn ship(&mut self, name: &str, from: Box<dyn BufRead>, place: Option<Place>) -> Outcome {
+    async fn ship(&mut self, name: &str, from: impl Read + Send + 'static, place: Option<Place>) -> Outcome {
         let name: Arc<str> = name.into();
-        let mut lines = Lines::new(from, self.args.format.line_bytes_max());
-        if let Some(place) = place.as_ref().filter(|place| place.done > 0) {
-            match lines.skip_to(place.done) {
-                Ok(true) => self.tell(&format!("{name}: resumed at byte {}", place.done)),
-                Ok(false) => {
-                    let (done, length) = (place.done, lines.position);
-                    self.reject(&format!(
-                        "{name}: {done} bytes of it are in the log, but it has only {length}: it is another file now; give it another name or --producer-id"
-                    ));
-                    return Ok(());
+        let skip = place.as_ref().map_or(0, |place| place.done);
+        let mut reader = read_ahead(from, self.args.format.line_bytes_max(), skip);
+        let mut at = 0;
+        while let Some(brought) = reader.recv().await {
+            match brought {
+                Brought::Skipped { enough: true, position } => {
+                    tell(&format!("{name}: resumed at byte {position}"));
+                    self.bar.inc(position);
+                    at = position;
                 }
-                Err(error) => {
-                    self.reject(&format!("{name}: {error}"));
-                    return Ok(());
+                Brought::Skipped { enough: false, position } => self.reject(&format!(
+                    "{name}: {skip} bytes of it are in the log, but it has only {position}: it is another file now; give it another name or --producer-id"
+                )),
+                Brought::Failed { number, error } => self.reject(&format!("{name}:{number}: {error}")),
+                Brought::Lines(lines) => {
+                    for placed in lines {
+                        if self.accounts.is_broken() {
+                            return Ok(());
+                        }
+                        self.bytes += placed.position - at;
+                        self.bar.inc(placed.position - at);
+                        at = placed.position;
+                        let number = placed.number;
+                        if let Err(reason) = self.line(&name, placed, place.as_ref()).await? {
+                            self.reject(&format!("{name}:{number}: {reason}"));
+                        }
+                    }
                 }
-            }
-        }
-        self.bar.inc(lines.position);
-        while !self.accounts.is_broken() {
-            let before = lines.position;
-            let line = match lines.next_line() {
-                Ok(Some(line)) => line,
-                Ok(None) => break,
-                Err(error) => {
-                    self.reject(&format!("{name}:{}: {error}", lines.number + 1));
-                    break;
-                }
-            };
-            self.bytes += lines.position - before;
-            self.bar.inc(lines.position - before);
-            if let Err(reason) = self.line(&name, &lines, line, place.as_ref()).await? {
-                self.reject(&format!("{name}:{}: {reason}", lines.number));
             }
         }
         Ok(())
     }
 
     /// Sends a line, or says why it is no record.
-    async fn line<R: BufRead>(
+    async fn line(
         &self,
         name: &Arc<str>,
-        lines: &Lines<R>,
-        line: Line,
+        placed: Placed,
         place: Option<&Place>,
     ) -> Result<Result<(), String>, Failure> {
-        let line = match line {
+        let line = match placed.line {
             Line::Bytes(line) => line,
             Line::TooLong(size) => {
                 let (field, limit) = ("line", self.args.format.line_bytes_max() as u64);
@@ -294,9 +316,9 @@ impl Shipping<'_> {
             Ok(parsed) => parsed,
             Err(reason) => return Ok(Err(reason)),
         };
-        let tag = place.map(|place| Tag { key: place.key, epoch: 0, sequence: lines.position });
+        let tag = place.map(|place| Tag { key: place.key, epoch: 0, sequence: placed.position });
         let partition = place.map(|place| place.partition).or(partition);
-        let accepted = |partition| self.accounts.accepted(partition, name, lines.number);
+        let accepted = |partition| self.accounts.accepted(partition, name, placed.number);
         match self.producer.enqueue_with(&self.args.topic, partition, record, tag, accepted).await {
             // The hook hears of it.
             Ok(_) => Ok(Ok(())),
@@ -306,13 +328,9 @@ impl Shipping<'_> {
         }
     }
 
-    fn tell(&self, words: &str) {
-        self.bar.suspend(|| eprintln!("{words}"));
-    }
-
     fn reject(&mut self, words: &str) {
         self.rejected += 1;
-        self.tell(words);
+        tell(words);
     }
 
     fn summary(&self, context: &Context, took: Duration) -> Outcome {
@@ -321,10 +339,16 @@ impl Shipping<'_> {
         drop(account);
         let seconds = took.as_secs_f64().max(1e-6);
         let (records, rate) = (acked + failed, acked as f64 / seconds);
+        let (commits, acks) = (self.totals.of(Metric::CommitUs), self.totals.of(Metric::AckUs));
+        let (conflicts, segments) =
+            (self.totals.of(Metric::Conflicts).sum, self.totals.of(Metric::UploadUs).count);
+        // From the first record of a flight until its answer, the mean of all flights.
+        let ack_ms = acks.sum as f64 / 1e3 / acks.count.max(1) as f64;
         if context.json() {
             return print_json(&json!({
                 "records": records, "bytes": self.bytes, "seconds": seconds, "records_per_second": rate,
                 "acked": acked, "duplicates": duplicates, "rejected": self.rejected, "failed": failed,
+                "commits": commits.count, "conflicts": conflicts, "segments": segments, "ack_ms": ack_ms,
             }));
         }
         let (bytes, bytes_rate) = (show_bytes(self.bytes), show_bytes((self.bytes as f64 / seconds) as u64));
@@ -337,19 +361,25 @@ impl Shipping<'_> {
                 words.push_str(&format!(", {count} {what}"));
             }
         }
-        self.tell(&words);
+        words
+            .push_str(&format!("; {segments} segments, {} commits, {ack_ms:.1} ms to an ack", commits.count));
+        tell(&words);
         Ok(())
     }
 
-    fn verdict(&self) -> Outcome {
+    fn verdict(&self, interrupted: bool) -> Outcome {
         let account = self.accounts.lock();
         if let Some((at, error)) = &account.error {
-            eprintln!("{at}: {error}");
+            tell(&format!("{at}: {error}"));
             return Err(Failure::Told(code(error)));
         }
         if let Some(error) = &account.out_error {
             return Err(Failure::Failed(format!("cannot write the acks: {error}")));
         }
-        if self.rejected > 0 { Err(Failure::Told(1)) } else { Ok(()) }
+        match (interrupted, self.rejected) {
+            (true, _) => Err(Failure::Told(INTERRUPTED)),
+            (false, 0) => Ok(()),
+            (false, _) => Err(Failure::Told(1)),
+        }
     }
 }

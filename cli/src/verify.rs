@@ -9,6 +9,7 @@ use tidelog_core::store::Store;
 use tidelog_core::verify::{Damage, Report, verify};
 
 use crate::out::{Context, Failure, Outcome, print, print_json, show_bytes};
+use crate::tell;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -26,6 +27,7 @@ pub async fn run(context: &Context, _args: Args) -> Outcome {
         ),
         false => ProgressBar::hidden(),
     };
+    tell::beside(&bar);
     let report = verify(&store, |done, total| {
         bar.set_length(total);
         bar.set_position(done);

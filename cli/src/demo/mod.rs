@@ -7,6 +7,7 @@ mod writers;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -66,7 +67,7 @@ pub async fn run(args: Args) -> Outcome {
     print(&format!("Shipping {} lines of this machine: {}\n", gathered.lines, gathered.from.join(", ")))?;
     print(&format!("into {}, by {WRITERS} processes that know nothing of each other\n", store.display()))?;
 
-    let (log, table, objects) = open_counting(&store.to_string_lossy(), true).await?;
+    let (log, table, objects) = open_counting(&store.to_string_lossy(), Arc::new(())).await?;
     log.admin().create_topic(TOPIC, PARTITIONS, &[]).await?;
     let mut promises = Promises::default();
     let shipped = ship(&env, &log, &store, &folder, &gathered.files, &mut promises).await?;
