@@ -38,6 +38,14 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 //! ```
 //!
+//! More to run: `produce`, `consume`, `idempotent` and `metrics` in `examples/`.
+//!
+//! # What can be seen of it
+//!
+//! Numbers go to a hook ([`metrics`]). Spans and events go to [`tracing`]: `flush`, `upload`, `commit`, `run`,
+//! `cold_start`, `checkpoint`, `strip` and `lead` at debug; changes of leaders at info; what is tried again at warn; a
+//! ledger that is refused at error. No record's content is ever in them.
+//!
 //! # Features
 //!
 //! | feature | what it adds |

@@ -106,7 +106,7 @@ impl Ledger {
         self.strip_to(before.name.at).await
     }
 
-    #[tracing::instrument(level = "debug", skip(self))]
+    #[tracing::instrument(name = "strip", level = "debug", skip(self))]
     async fn strip_to(&self, to: u64) -> Result<u64> {
         let chain = &self.chain;
         // As of now, not as of the checkpoint: only a merge takes a slice out of this set, and none ever comes back.

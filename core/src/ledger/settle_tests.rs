@@ -13,6 +13,7 @@ use super::decide::{AppendProposal, BatchProposal};
 use super::{Ledger, Settings};
 use crate::env::{Env, SharedEnv};
 use crate::error::Error;
+use crate::metrics::{Metric, Totals};
 use crate::objects::Objects;
 use crate::record::{RecordSum, TopicId};
 use crate::table::memory::MemoryTable;
@@ -145,12 +146,15 @@ struct World {
     table: Arc<MemoryTable>,
     objects: Objects,
     seed: u64,
+    /// What all processes of this world told.
+    totals: Totals,
 }
 
 impl World {
     fn new() -> Self {
         let env = StoppedEnv::shared(0);
-        Self { table: Arc::new(MemoryTable::new()), objects: Objects::memory(env), seed: 1 }
+        let (table, objects) = (Arc::new(MemoryTable::new()), Objects::memory(env));
+        Self { table, objects, seed: 1, totals: Totals::default() }
     }
 
     async fn process(&mut self) -> (Ledger, Arc<Scripted>) {
@@ -158,9 +162,8 @@ impl World {
         let scripted = Scripted::new(&self.table);
         let settings = Settings { checkpoint_commits: 0, strip_bytes_min: 0, ..Settings::default() };
         let env = StoppedEnv::shared(self.seed);
-        let ledger = Ledger::open(scripted.clone(), self.objects.clone(), env, 0, settings, Arc::new(()))
-            .await
-            .unwrap();
+        let (objects, totals) = (self.objects.clone(), Arc::new(self.totals.clone()));
+        let ledger = Ledger::open(scripted.clone(), objects, env, 0, settings, totals).await.unwrap();
         if ledger.init().await.unwrap() {
             let config = Vec::new();
             let create = TopicChange::Create { id: T, name: "t".into(), partitions: 1, config };
@@ -218,6 +221,8 @@ async fn absent_after_no_answer_puts_the_same_commit_again() {
     let puts = ids(&asked);
     assert_eq!(puts.len(), 3);
     assert!(puts.iter().all(|put| *put == puts[0]), "one commit, one id: {puts:?}");
+    assert_eq!(world.totals.of(Metric::PutsUnanswered).sum, 2);
+    assert_eq!(world.totals.of(Metric::CommitUs).count, 3, "store, topic, rows");
 }
 
 #[tokio::test(start_paused = true)]
