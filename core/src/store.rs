@@ -114,7 +114,7 @@ impl Store {
     /// Opens the store at `url`; makes it if it is absent and `create`.
     ///
     /// # Errors
-    /// `CannotOpen`: absent, read-only, or something else than a Tidelog store. Else as [`SqliteTable::open`].
+    /// `CannotOpen`: absent, not to be read, read-only though `create`, or something else than a Tidelog store. Else as [`SqliteTable::open`].
     pub async fn open(url: &StoreUrl, env: SharedEnv, create: bool) -> Result<Self> {
         let url = url.clone();
         let Place::Folder(path) = &url.place else {
@@ -149,6 +149,8 @@ fn check_folder(path: &Path, create: bool) -> Result<()> {
     let about = |error: std::io::Error| cannot(error.to_string());
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => return Err(cannot("it is not a folder".to_owned())),
+        // Whoever made it may have been killed before its name was on disk, and what is acked below it would go with it.
+        Ok(_) if create => sync_name(path).map_err(about)?,
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !create {
@@ -173,6 +175,17 @@ fn check_folder(path: &Path, create: bool) -> Result<()> {
             "it is not a tidelog store: it holds {name:?}, but no {}; name an empty or absent folder",
             sqlite::FILE
         ))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the name of an existing folder durable, as far as this user may.
+fn sync_name(path: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let path = path.canonicalize()?;
+    let Some(above) = path.parent() else { return Ok(()) };
+    match fs::File::open(above).and_then(|above| above.sync_all()) {
+        Err(error) if !matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => Err(error),
         _ => Ok(()),
     }
 }

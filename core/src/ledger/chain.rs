@@ -109,6 +109,12 @@ pub(crate) struct State {
     pub(crate) leaders_seen: super::lead::Seen,
 }
 
+impl State {
+    fn anchor_is_due(&self, now: Duration) -> bool {
+        self.view.slot > 0 && self.anchored.is_none_or(|at| now.saturating_sub(at) >= ANCHOR)
+    }
+}
+
 enum Applied {
     /// Known already, or applied now.
     Yes,
@@ -204,8 +210,7 @@ impl Chain {
             let now = self.env.monotonic();
             let (from, anchor) = {
                 let state = self.state();
-                let due = state.anchored.is_none_or(|at| now.saturating_sub(at) >= ANCHOR);
-                let anchor = due && state.view.slot > 0;
+                let anchor = state.anchor_is_due(now);
                 (state.view.slot + u64::from(!anchor), anchor)
             };
             let page =
@@ -227,6 +232,12 @@ impl Chain {
         state.complete_at = state.complete_at.max(Some(complete_at));
         state.head_seen = Some(self.env.monotonic());
         Ok(())
+    }
+
+    /// Whether it is time to look whether the table still holds the commit that this view ends with.
+    pub(super) fn anchor_is_due(&self) -> bool {
+        let now = self.env.monotonic();
+        self.state().anchor_is_due(now)
     }
 
     /// R10: the table must still hold the commit that this view ends with.

@@ -171,6 +171,8 @@ enum Settled {
     Conflict(Item),
     /// Definitely not applied.
     NotApplied(TableError),
+    /// Nobody will ever know: the table cannot be read any more.
+    Damaged(Error),
 }
 
 /// Runs until the last handle of the ledger is dropped.
@@ -282,7 +284,12 @@ impl Committer {
                 }
                 Settled::NotApplied(error) => {
                     tracing::Span::current().record("outcome", "refused");
-                    return self.fail_decided(&decision, &not_applied(error));
+                    let error = not_applied(error, self.chain.table.name());
+                    return self.fail_decided(&decision, &error);
+                }
+                Settled::Damaged(error) => {
+                    tracing::Span::current().record("outcome", "unknown");
+                    return self.fail_all(&error);
                 }
             }
             if self.waiting.is_empty() {
@@ -341,6 +348,10 @@ impl Committer {
     }
 
     fn head_is_known(&self) -> bool {
+        // R10: a writer who reads nothing would go on for ever on a table that was put back under it.
+        if self.chain.anchor_is_due() {
+            return false;
+        }
         let state = self.chain.state();
         let age = state.head_seen.map(|seen| self.chain.env.monotonic().saturating_sub(seen));
         state.lone || age.is_some_and(|age| age < Duration::from_millis(limits::HEAD_EVIDENCE_MS))
@@ -406,9 +417,13 @@ impl Committer {
             if plant::on(Bug::ForgetUnsettled) && waited > Duration::from_millis(limits::TABLE_TIMEOUT_MS) {
                 return Settled::NotApplied(TableError::Throttled("forgotten while it was frozen".into()));
             }
-            if let Some(there) = self.look(item, decision, &cause, began, &mut attempt, arriving).await {
-                tracing::debug!(slot = item.sk, own = there.id == item.id, attempt, "unknown settled");
-                return whose(there, item);
+            match self.look(item, decision, &cause, began, &mut attempt, arriving).await {
+                Ok(Some(there)) => {
+                    tracing::debug!(slot = item.sk, own = there.id == item.id, attempt, "unknown settled");
+                    return whose(there, item);
+                }
+                Ok(None) => {}
+                Err(error) => return Settled::Damaged(error),
             }
             if plant::on(Bug::OneAbsentReadDecides) {
                 return Settled::NotApplied(TableError::Throttled("absent".into()));
@@ -417,6 +432,9 @@ impl Committer {
     }
 
     /// What is in the slot, once the table answers; `None`: nothing yet.
+    ///
+    /// # Errors
+    /// The table is damaged: this ledger is refused from here on, and the commit's own callers are told `Unknown`.
     async fn look(
         &mut self,
         item: &Item,
@@ -425,7 +443,7 @@ impl Committer {
         began: Duration,
         attempt: &mut u32,
         arriving: &mut mpsc::UnboundedReceiver<Queued>,
-    ) -> Option<Item> {
+    ) -> Result<Option<Item>> {
         loop {
             let waited = self.chain.env.monotonic().saturating_sub(began);
             if waited >= Duration::from_millis(limits::SETTLE_MS_MAX) {
@@ -439,10 +457,14 @@ impl Committer {
                 self.chain.timed(self.chain.table.get(&self.chain.pk, item.sk, Consistency::Strong)).await;
             *attempt += 1;
             match found {
-                Ok(answer) if answer.value.is_some() => return answer.value,
+                Ok(answer) if answer.value.is_some() => return Ok(answer.value),
                 Ok(_) => {
                     self.chain.pause(*attempt).await;
-                    return None;
+                    return Ok(None);
+                }
+                Err(TableError::Damaged(detail)) => {
+                    self.tell_unknown(decision, waited, cause);
+                    return self.chain.poison(Error::damaged("table", detail));
                 }
                 Err(error) => {
                     tracing::debug!(%error, slot = item.sk, "cannot look at the slot yet");
@@ -531,12 +553,6 @@ fn whose(there: Item, mine: &Item) -> Settled {
     }
 }
 
-fn not_applied(error: TableError) -> Error {
-    match error {
-        TableError::Damaged(detail) => Error::damaged("table", detail),
-        TableError::Refused(cause) => {
-            Error::StoreRefused { what: format!("the table refuses commits: {cause}") }
-        }
-        other => Error::Unavailable { what: "the table takes no commits", cause: other.to_string() },
-    }
+fn not_applied(error: TableError, table: &str) -> Error {
+    error.into_error("the table takes no commits", table)
 }

@@ -255,7 +255,7 @@ async fn refused_first_is_told_and_leaves_nothing() {
     let (ledger, table) = world.process().await;
     table.tell(&[Answer::Refused]);
     let result = ledger.append(rows(1, None)).await.unwrap().remove(0);
-    assert!(matches!(result, BatchResult::Failed(Error::StoreRefused { .. })), "{result:?}");
+    assert!(matches!(result, BatchResult::Failed(Error::CannotOpen { .. })), "{result:?}");
     assert!(world.table.get(PK, 3, Consistency::Strong).await.unwrap().value.is_none());
     assert_eq!(base(&ledger, 1).await, 0);
 }

@@ -15,14 +15,20 @@
 //! process left: its frames are recovered without a sync, so opening syncs the log itself. SQLite syncs the folder for
 //! the log it creates; opening syncs it for the database file.
 //!
+//! **Read-only.** Where the file cannot be written it can still be read (`sqlite/read_only.rs`); writes are refused.
+//!
+//! **Replaced.** Connections go on with the file that they opened, also when another was moved to its name. After each
+//! request the name is looked at again, so that nobody is answered from, or acked into, a file that is gone (R10).
+//!
 //! What each failure means for the caller is in `sqlite/errors.rs`, as a table.
 
 mod errors;
 mod open;
+mod read_only;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,28 +48,60 @@ pub const FILE: &str = "table.sqlite";
 /// A table in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteTable {
-    writer: Worker,
-    reader: Worker,
+    /// Or the words why there is none.
+    writer: Result<Worker<Connection>, String>,
+    reader: Worker<Source>,
+    opened: File,
+}
+
+/// What is read from.
+enum Source {
+    Connection(Connection),
+    ReadOnly(PathBuf),
+}
+
+/// The database file, and which one it was when it was opened.
+#[derive(Debug, Clone)]
+struct File {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
 }
 
 impl SqliteTable {
-    /// Opens the table in `folder`, which must exist; creates it if `create`. Blocks; needs no runtime.
+    /// Opens the table in `folder`, which must exist; creates it if `create`. If it is there, cannot be written and need
+    /// not be created, it is opened to be read. Blocks; needs no runtime.
     ///
     /// # Errors
     /// `CannotOpen` (absent, read-only, not a Tidelog table), `Newer`, `Damaged`, `Unavailable` (locked, disk full).
     pub fn open(folder: &Path, create: bool) -> Result<Self> {
-        let (writer, reader) = open::connections(folder, create)?;
-        let start =
-            |name, conn| Worker::start(name, conn).map_err(|error| open::cannot(folder, error.to_string()));
-        Ok(Self { writer: start("tidelog-write", writer)?, reader: start("tidelog-read", reader)? })
+        let path = folder.join(FILE);
+        let opened = open::open(folder, &path, create)?;
+        let cannot = |error: std::io::Error| open::cannot(folder, error.to_string());
+        let (writer, source) = match opened {
+            open::Opened::Writable(writer, reader) => {
+                (Ok(Worker::start("tidelog-write", writer).map_err(cannot)?), Source::Connection(reader))
+            }
+            open::Opened::ReadOnly(words) => (Err(words), Source::ReadOnly(path.clone())),
+        };
+        let reader = Worker::start("tidelog-read", source).map_err(cannot)?;
+        let identity = File::look(&path);
+        Ok(Self { writer, reader, opened: File { path, identity } })
     }
 
-    /// A read: one statement, or several that need not agree.
+    /// A read: one statement, or several that need not agree. May be run more than once.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> TableResult<T> {
-        self.reader.ask(move |conn| read(conn).map_err(|error| errors::map(error, Stage::Read))).await
+        let opened = self.opened.clone();
+        let ask = move |source: &Source| {
+            let answer = match source {
+                Source::Connection(conn) => read(conn),
+                Source::ReadOnly(path) => read_only::read(path, read),
+            };
+            opened.check(answer.map_err(|error| errors::map(error, Stage::Read)))
+        };
+        self.reader.ask(ask).await
     }
 
     /// A transaction that begins with the write lock, so that what it reads stays true until it commits.
@@ -71,7 +109,35 @@ impl SqliteTable {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> TableResult<T> {
-        self.writer.ask(move |conn| transaction(conn, work)).await
+        let opened = self.opened.clone();
+        let writer = self.writer.as_ref().map_err(|words| TableError::Refused(words.clone()))?;
+        writer.ask(move |conn| opened.check(transaction(conn, work))).await
+    }
+}
+
+impl File {
+    #[cfg(unix)]
+    fn look(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+
+    /// Elsewhere an open file cannot be replaced.
+    #[cfg(not(unix))]
+    fn look(_: &Path) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// Passes `answer` on if it was given by the file that has this name now.
+    fn check<T>(&self, answer: Result<T, TableError>) -> Result<T, TableError> {
+        if Self::look(&self.path) == self.identity {
+            return answer;
+        }
+        let path = self.path.display();
+        Err(TableError::Damaged(format!(
+            "{path} was replaced or removed under this process: stop every process of a store before its folder is \
+             changed by hand"
+        )))
     }
 }
 
@@ -188,7 +254,7 @@ impl Table for SqliteTable {
     async fn newest(&self, pk: &str, _: Consistency) -> TableResult<Option<Item>> {
         check_key(pk, 0)?;
         let pk = pk.to_owned();
-        self.read(move |conn| conn.prepare_cached(NEWEST)?.query_row([pk], item_of).optional()).await
+        self.read(move |conn| conn.prepare_cached(NEWEST)?.query_row([&pk], item_of).optional()).await
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, _: Consistency) -> TableResult<Page> {
@@ -217,18 +283,23 @@ impl Table for SqliteTable {
     }
 }
 
-type Job = Box<dyn FnOnce(&Connection) + Send>;
+type Job<S> = Box<dyn FnOnce(&S) + Send>;
 
 /// A thread that owns a connection, and the way to ask it.
-#[derive(Debug)]
-struct Worker {
-    jobs: mpsc::Sender<Job>,
+struct Worker<S> {
+    jobs: mpsc::Sender<Job<S>>,
 }
 
-impl Worker {
+impl<S> std::fmt::Debug for Worker<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+impl<S: Send + 'static> Worker<S> {
     /// The thread ends, and the connection closes, when the worker is dropped and what it was asked is done.
-    fn start(name: &str, conn: Connection) -> std::io::Result<Self> {
-        let (jobs, mut asked) = mpsc::channel::<Job>(SQLITE_QUEUE);
+    fn start(name: &str, conn: S) -> std::io::Result<Self> {
+        let (jobs, mut asked) = mpsc::channel::<Job<S>>(SQLITE_QUEUE);
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = asked.blocking_recv() {
                 job(&conn);
@@ -239,10 +310,10 @@ impl Worker {
 
     async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, TableError> + Send + 'static,
+        work: impl FnOnce(&S) -> Result<T, TableError> + Send + 'static,
     ) -> TableResult<T> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |conn: &Connection| {
+        let job = Box::new(move |conn: &S| {
             if !answer.is_closed() {
                 // Nobody may be waiting any more; what was done stays done.
                 let _ = answer.send(work(conn));

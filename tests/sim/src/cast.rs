@@ -53,7 +53,7 @@ impl Cast {
         self.world.note(who, || format!("answers about {place:?}: {error}"));
         let wrong = match error {
             Error::Damaged { .. } => self.world.plan.corrupt_rate == 0,
-            Error::StoreRefused { .. } => self.world.plan.write_fault_rate == 0,
+            Error::CannotOpen { .. } => self.world.plan.write_fault_rate == 0,
             Error::Unknown { .. }
             | Error::Unavailable { .. }
             | Error::EarlierBatchFailed { .. }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use super::FILE;
+use super::{FILE, read_only};
 use crate::limits::{SQLITE_BUSY_MS, SQLITE_VALUE_BYTES_MAX};
 use crate::{Error, Result};
 
@@ -28,35 +28,62 @@ const SCHEMA: &str = "CREATE TABLE items (
     PRIMARY KEY (pk, sk)
 ) WITHOUT ROWID, STRICT";
 
-/// The connection that writes, and the one that reads.
-pub(super) fn connections(folder: &Path, create: bool) -> Result<(Connection, Connection)> {
-    let path = folder.join(FILE);
+/// How the file can be used.
+pub(super) enum Opened {
+    /// The connection that writes, and the one that reads.
+    Writable(Connection, Connection),
+    /// Only to be read; why it cannot be written.
+    ReadOnly(String),
+}
+
+/// Opens `path` for writing; where that is denied, and nothing is to be created, for reading.
+pub(super) fn open(folder: &Path, path: &Path, create: bool) -> Result<Opened> {
     if !create && !path.exists() {
         return Err(cannot(folder, format!("there is no {FILE} in it: make the store with `tidelog init`")));
     }
-    let writer = connect(&path, create).map_err(|error| explain(&path, error))?;
-    if writer.is_readonly("main").map_err(|error| explain(&path, error))? {
-        return Err(cannot(&path, READ_ONLY));
-    }
-    match prepare(&writer, &path, create) {
-        Ok(()) => {}
+    let opened = match writable(path, create) {
+        Ok((writer, reader)) => Opened::Writable(writer, reader),
         Err(Failure::Told(error)) => return Err(error),
-        Err(Failure::Sqlite(error)) => return Err(explain(&path, error)),
+        Err(Failure::Sqlite(error)) if !create && is_denied(&error) => {
+            let header = read_only::read(path, header).map_err(|error| read_only::explain(path, &error))?;
+            if !is_ours(header, path)? {
+                return Err(cannot(path, UNFINISHED));
+            }
+            Opened::ReadOnly(format!("{}: {READ_ONLY}", folder.display()))
+        }
+        Err(Failure::Sqlite(error)) => return Err(explain(path, &error)),
+    };
+    match sync(folder, path) {
+        // What is mounted read-only was synced when it was written.
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {}
+        synced => synced.map_err(|error| cannot(folder, format!("cannot sync it: {error}")))?,
     }
-    let reader = connect(&path, false).map_err(|error| explain(&path, error))?;
-    reader.pragma_update(None, "query_only", true).map_err(|error| explain(&path, error))?;
-    sync(folder, &path).map_err(|error| cannot(folder, format!("cannot sync it: {error}")))?;
+    Ok(opened)
+}
+
+const READ_ONLY: &str = "it cannot be written: change the owner or mode of the folder and of every file in it, mount \
+                         it writable, or work on a copy; commands that only read need no right to write";
+const UNFINISHED: &str = "it was never finished: run `tidelog init` again";
+
+fn writable(path: &Path, create: bool) -> Result<(Connection, Connection), Failure> {
+    let flags = |create| match create {
+        true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        false => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let writer = connect(path, flags(create))?;
+    if writer.is_readonly("main")? {
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None).into());
+    }
+    prepare(&writer, path, create)?;
+    let reader = connect(path, flags(false))?;
+    reader.pragma_update(None, "query_only", true)?;
     Ok((writer, reader))
 }
 
-const READ_ONLY: &str = "it cannot be written: tidelog needs to write the folder and every file in it, also to \
-                         read; change its owner or mode, mount it writable, or work on a copy";
-
-fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
-    // Each connection stays in one thread, so SQLite need not lock for us; and the path is a path, not a URI.
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-    let mut conn = Connection::open_with_flags(path, flags)?;
+/// Opens a connection of this program's kind.
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection stays in one thread, so SQLite need not lock for us.
+    let mut conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_handler(Some(wait_for_lock))?;
     let largest = i32::try_from(SQLITE_VALUE_BYTES_MAX).unwrap_or(i32::MAX);
     conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, largest)?;
@@ -101,12 +128,11 @@ impl From<Error> for Failure {
 
 /// Brings the file to write-ahead logging and the schema, unless it is there already; changes no foreign file.
 fn prepare(conn: &Connection, path: &Path, create: bool) -> Result<(), Failure> {
-    if is_made(conn, path)? {
+    if is_ours(header(conn)?, path)? {
         return Ok(write_ahead(conn)?);
     }
     if !create {
-        let reason = "it was never finished: run `tidelog init` again";
-        return Err(cannot(path, reason).into());
+        return Err(cannot(path, UNFINISHED).into());
     }
     write_ahead(conn)?;
     conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -118,7 +144,7 @@ fn prepare(conn: &Connection, path: &Path, create: bool) -> Result<(), Failure> 
 
 fn make(conn: &Connection, path: &Path) -> Result<(), Failure> {
     // Another process may have made it while this one waited for the lock.
-    if is_made(conn, path)? {
+    if is_ours(header(conn)?, path)? {
         return Ok(());
     }
     conn.execute_batch(SCHEMA)?;
@@ -127,21 +153,23 @@ fn make(conn: &Connection, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the schema is there. A newer or foreign one is refused.
-fn is_made(conn: &Connection, path: &Path) -> Result<bool, Failure> {
-    // One statement, so that the three belong together.
+/// Application id, version of the schema, number of tables: one statement, so that the three belong together.
+fn header(conn: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
     let sql = "SELECT (SELECT application_id FROM pragma_application_id), \
                (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)";
-    let (application, version, tables): (i32, i32, i64) =
-        conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+}
+
+/// Whether the schema is there. A newer or foreign one is refused.
+fn is_ours((application, version, tables): (i32, i32, i64), path: &Path) -> Result<bool> {
     match (application, version) {
         (0, 0) if tables == 0 => Ok(false),
         (APPLICATION_ID, SCHEMA_VERSION) => Ok(true),
         (APPLICATION_ID, newer) if newer > SCHEMA_VERSION => {
             let what = format!("{}: schema version {newer}, known is {SCHEMA_VERSION}", path.display());
-            Err(Error::Newer { what }.into())
+            Err(Error::Newer { what })
         }
-        _ => Err(cannot(path, "it is a SQLite file, but not a Tidelog table").into()),
+        _ => Err(cannot(path, "it is a SQLite file, but not a Tidelog table")),
     }
 }
 
@@ -155,7 +183,7 @@ fn write_ahead(conn: &Connection) -> rusqlite::Result<()> {
             Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => return Err(error),
             _ if !wait_for_lock(tries) => {
                 let words = "write-ahead logging could not be switched on".to_owned();
-                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                let busy = ffi::Error::new(ffi::SQLITE_BUSY);
                 return Err(rusqlite::Error::SqliteFailure(busy, Some(words)));
             }
             _ => tries += 1,
@@ -168,9 +196,7 @@ fn write_ahead(conn: &Connection) -> rusqlite::Result<()> {
 /// The database file itself must not be opened beside SQLite: closing it would drop this process's POSIX locks on it.
 /// SQLite syncs it whenever it writes it. The log carries no locks.
 fn sync(folder: &Path, path: &Path) -> std::io::Result<()> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    match File::open(PathBuf::from(log)) {
+    match File::open(log_of(path)) {
         Ok(log) => log.sync_all()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -178,11 +204,24 @@ fn sync(folder: &Path, path: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The write-ahead log of the database `path`.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Whether it is the right to write that is missing.
+fn is_denied(error: &rusqlite::Error) -> bool {
+    use ErrorCode::*;
+    matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly | PermissionDenied))
+}
+
 pub(super) fn cannot(path: &Path, reason: impl Into<String>) -> Error {
     Error::CannotOpen { url: path.display().to_string(), reason: reason.into() }
 }
 
-fn explain(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> Error {
     use ErrorCode::*;
     match error.sqlite_error_code() {
         Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed) => {
@@ -194,7 +233,7 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
             Error::Unavailable { what: "opening the table", cause }
         }
         Some(DatabaseCorrupt | NotADatabase) => Error::damaged(path.display().to_string(), error.to_string()),
-        Some(CannotOpen | ReadOnly | PermissionDenied) => cannot(path, format!("{READ_ONLY} ({error})")),
+        _ if is_denied(error) => cannot(path, format!("{READ_ONLY} ({error})")),
         _ => cannot(path, error.to_string()),
     }
 }

@@ -174,6 +174,8 @@ async fn a_full_file_throttles_and_leaves_nothing_half_done() {
     let limit = |pages: i64| move |conn: &Connection| conn.pragma_update(None, "max_page_count", pages);
     table
         .writer
+        .as_ref()
+        .unwrap()
         .ask(move |conn| limit(4)(conn).map_err(|error| errors::map(error, Stage::Read)))
         .await
         .unwrap();
@@ -183,6 +185,8 @@ async fn a_full_file_throttles_and_leaves_nothing_half_done() {
     assert_eq!(table.newest("p", Consistency::Strong).await.unwrap().value, Some(item(1)));
     table
         .writer
+        .as_ref()
+        .unwrap()
         .ask(move |conn| limit(1 << 20)(conn).map_err(|error| errors::map(error, Stage::Read)))
         .await
         .unwrap();
