@@ -55,6 +55,8 @@ enum Answer {
     Throttled,
     Refused,
     SilentFor(u64),
+    /// From here on, whatever is asked.
+    Damaged,
 }
 
 /// Answers puts as told, then as the table does; keeps a log of what was asked.
@@ -63,14 +65,15 @@ struct Scripted {
     table: Arc<MemoryTable>,
     script: Mutex<VecDeque<Answer>>,
     silent_until: Mutex<Option<tokio::time::Instant>>,
+    damaged: Mutex<bool>,
     asked: Mutex<Vec<String>>,
 }
 
 #[allow(clippy::disallowed_methods, reason = "tests move the clock")]
 impl Scripted {
     fn new(table: &Arc<MemoryTable>) -> Arc<Self> {
-        let (script, silent_until, asked) = Default::default();
-        Arc::new(Self { table: table.clone(), script, silent_until, asked })
+        let (script, silent_until, damaged, asked) = Default::default();
+        Arc::new(Self { table: table.clone(), script, silent_until, damaged, asked })
     }
 
     fn tell(&self, answers: &[Answer]) {
@@ -84,6 +87,9 @@ impl Scripted {
 
     fn note(&self, what: String) -> Result<(), TableError> {
         self.asked.lock().unwrap().push(what);
+        if *self.damaged.lock().unwrap() {
+            return Err(TableError::Damaged("a page is not what was written".into()));
+        }
         let silent = self.silent_until.lock().unwrap();
         match silent.is_some_and(|until| tokio::time::Instant::now() < until) {
             true => Err(TableError::NoAnswer("silent".into())),
@@ -109,6 +115,10 @@ impl Table for Scripted {
                 no_answer()
             }
             Some(Answer::NotAppliedUnanswered) => no_answer(),
+            Some(Answer::Damaged) => {
+                *self.damaged.lock().unwrap() = true;
+                no_answer()
+            }
             Some(Answer::Throttled) => Err(TableError::Throttled("told so".into())),
             Some(Answer::Refused) => Err(TableError::Refused("told so".into())),
             Some(Answer::SilentFor(ms)) => {
@@ -356,4 +366,37 @@ async fn a_missing_checkpoint_is_damage_not_an_empty_log() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_cannot_be_read_any_more_is_not_settled_for_ever() {
+    let mut world = World::new();
+    let (ledger, table) = world.process().await;
+    table.tell(&[Answer::Damaged]);
+    let result = ledger.append(rows(1, None)).await.unwrap().remove(0);
+    assert!(matches!(result, BatchResult::Failed(Error::Unknown { .. })), "nobody knows: {result:?}");
+    let later = ledger.append(rows(1, None)).await.map(|mut results| results.remove(0));
+    let poisoned = matches!(&later, Err(error) | Ok(BatchResult::Failed(error))
+        if error.kind() == crate::ErrorKind::Fatal);
+    assert!(poisoned, "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods, reason = "tests move the clock")]
+async fn a_lone_writer_sees_that_its_table_was_put_back() {
+    let mut world = World::new();
+    let (ledger, table) = world.process().await;
+    for offset in 0..3 {
+        assert_eq!(base(&ledger, 1).await, offset);
+    }
+    for _ in 0..2 {
+        let newest = world.table.newest(PK, Consistency::Strong).await.unwrap().value.unwrap();
+        assert!(world.table.delete_if(PK, newest.sk, newest.id).await.unwrap().value);
+    }
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    table.tell(&[]);
+    let result = ledger.append(rows(1, None)).await.map(|mut results| results.remove(0));
+    let stopped = matches!(&result, Err(error) | Ok(BatchResult::Failed(error)) if error.to_string().contains("went back"));
+    assert!(stopped, "{result:?}");
+    assert!(!table.asked().iter().any(|line| line.starts_with("put")), "{:?}", table.asked());
 }

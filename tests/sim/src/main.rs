@@ -4,6 +4,7 @@
 //! tidelog-sim --seeds A..B        these seeds, on two threads; a table of what they met
 //! tidelog-sim --seed S            one seed, with a trace to read
 //! tidelog-sim --planted BUG|all   seeds until the planted bug is caught, on three ranges
+//!             --from SEED         with --planted: where the ranges begin (0)
 //!             --bug BUG           with --seed or --seeds: plants it
 //! ```
 
@@ -15,8 +16,8 @@ use tidelog_core::plant::Bug;
 use tidelog_sim::run::{Verdict, run};
 use tidelog_sim::world::Coverage;
 
-/// Ranges on which planted bugs are tried; clean seeds cover them.
-const RANGES: [u64; 3] = [0, 1_000, 2_000];
+/// Ranges on which planted bugs are tried, one after the other; clean seeds cover them.
+const RANGES: u64 = 3;
 /// Seeds within which a planted bug must be caught.
 const WITHIN: u64 = 1_000;
 /// Seeds after which every cell of the table should have been met.
@@ -40,12 +41,13 @@ fn main() -> ExitCode {
     } else if let Some((from, to)) = value("--seeds").and_then(|range| range_of(&range)) {
         many(from, to, bug)
     } else if let Some(name) = value("--planted") {
+        let from = value("--from").and_then(|seed| seed.parse().ok()).unwrap_or(0);
         match name.as_str() {
-            "all" => planted(&Bug::ALL),
-            name => find_bug(name).is_ok_and(|bug| planted(&[bug])),
+            "all" => planted(&Bug::ALL, from),
+            name => find_bug(name).is_ok_and(|bug| planted(&[bug], from)),
         }
     } else {
-        eprintln!("usage: tidelog-sim --seeds A..B | --seed S | --planted BUG|all [--bug BUG]");
+        eprintln!("usage: tidelog-sim --seeds A..B | --seed S | --planted BUG|all [--from SEED] [--bug BUG]");
         return ExitCode::from(2);
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -185,19 +187,21 @@ fn table(coverage: &Coverage) -> usize {
 }
 
 /// Seeds needed for each bug on each range; `false`: one was not caught.
-fn planted(bugs: &[Bug]) -> bool {
-    println!("{:<32} {:>10} {:>10} {:>10}", "planted bug", "0..", "1000..", "2000..");
+fn planted(bugs: &[Bug], from: u64) -> bool {
+    let starts: Vec<u64> = (0..RANGES).map(|range| from + range * WITHIN).collect();
+    let heads: String = starts.iter().map(|start| format!(" {:>10}", format!("{start}.."))).collect();
+    println!("{:<32}{heads}", "planted bug");
     let mut all = true;
     for bug in bugs {
-        let found: Vec<Option<(u64, String)>> = RANGES.iter().map(|from| catch(*bug, *from)).collect();
+        let found: Vec<Option<(u64, String)>> = starts.iter().map(|start| catch(*bug, *start)).collect();
         let cell = |found: &Option<(u64, String)>| match found {
-            Some((seeds, _)) => seeds.to_string(),
-            None => "MISSED".to_owned(),
+            Some((seeds, _)) => format!(" {seeds:>10}"),
+            None => format!(" {:>10}", "MISSED"),
         };
-        let cells: Vec<String> = found.iter().map(cell).collect();
+        let cells: String = found.iter().map(cell).collect();
         let words = found.iter().flatten().next().map(|(_, words)| words.clone()).unwrap_or_default();
         let words: String = words.chars().take(90).collect();
-        println!("{:<32} {:>10} {:>10} {:>10}  {words}", format!("{bug:?}"), cells[0], cells[1], cells[2]);
+        println!("{:<32}{cells}  {words}", format!("{bug:?}"));
         all &= found.iter().all(Option::is_some);
     }
     all
