@@ -14,12 +14,13 @@ use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::metrics::{Metric, SharedMetrics, Totals};
 use tidelog_core::store::Store;
+use tidelog_core::text::{Format, Line};
 use tidelog_core::{Compression, Error, ErrorKind, Log, Producer};
 
 use crate::acks::Accounts;
 use crate::format::InputFormat;
 use crate::interrupt::{INTERRUPTED, Interrupts};
-use crate::lines::{Brought, Line, Placed, read_ahead};
+use crate::lines::{Brought, Placed, read_ahead};
 use crate::out::{Context, Failure, Outcome, code, print_json, show_bytes};
 use crate::tell::{self, tell};
 
@@ -244,6 +245,10 @@ impl Shipping<'_> {
         Ok(())
     }
 
+    fn format(&self) -> Format<'_> {
+        self.args.format.with_separator(self.args.key_separator.as_bytes())
+    }
+
     /// Where the log has this file, if it is to know.
     async fn place(&self, path: &std::path::Path) -> Result<Option<Place>, Failure> {
         let Some(id) = &self.args.producer_id else { return Ok(None) };
@@ -266,7 +271,7 @@ impl Shipping<'_> {
     async fn ship(&mut self, name: &str, from: impl Read + Send + 'static, place: Option<Place>) -> Outcome {
         let name: Arc<str> = name.into();
         let skip = place.as_ref().map_or(0, |place| place.done);
-        let mut reader = read_ahead(from, self.args.format.line_bytes_max(), skip);
+        let mut reader = read_ahead(from, self.format().line_bytes_max(), skip);
         let mut at = 0;
         while let Some(brought) = reader.recv().await {
             match brought {
@@ -308,13 +313,13 @@ impl Shipping<'_> {
         let line = match placed.line {
             Line::Bytes(line) => line,
             Line::TooLong(size) => {
-                let (field, limit) = ("line", self.args.format.line_bytes_max() as u64);
+                let (field, limit) = ("line", self.format().line_bytes_max() as u64);
                 return Ok(Err(Error::TooLarge { field, size, limit }.to_string()));
             }
         };
-        let (record, partition) = match self.args.format.parse(line, self.args.key_separator.as_bytes()) {
+        let (record, partition) = match self.format().parse(line) {
             Ok(parsed) => parsed,
-            Err(reason) => return Ok(Err(reason)),
+            Err(refused) => return Ok(Err(refused.to_string())),
         };
         let tag = place.map(|place| Tag { key: place.key, epoch: 0, sequence: placed.position });
         let partition = place.map(|place| place.partition).or(partition);

@@ -95,7 +95,8 @@ fn bad_lines_are_reported_and_the_others_kept() {
     let output = place.run(&["produce", "t", "--format", "ndjson", "b.ndjson"]);
     let said = err(&output);
     assert!(
-        said.contains("b.ndjson:2: unknown field \"vlaue\"") && said.contains("b.ndjson:3: not JSON"),
+        said.contains("b.ndjson:2: record is invalid: unknown field \"vlaue\"")
+            && said.contains("b.ndjson:3: record is invalid: not a JSON object"),
         "{said}"
     );
     assert!(said.contains("b.ndjson:4: topic \"t\" has no partition 7"), "{said}");

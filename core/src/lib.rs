@@ -11,6 +11,7 @@
 //! | [`append`] | 3 · `send` → flight → upload → proposal → ack |
 //! | [`ledger`] | 4 · the chain of commits: the only mutable truth |
 //! | [`fetch`] | 5 · offset → slices → verified rows; the consumer |
+//! | [`text`] | lines and JSON ↔ records, for those who speak in text |
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
 //! | [`table`], [`objects`], [`store`], [`mod@env`] | the ports: conditional writes, bytes, where they are, time and chance |
@@ -70,6 +71,7 @@ pub mod record;
 pub mod segment;
 pub mod store;
 pub mod table;
+pub mod text;
 pub mod topic;
 pub mod verify;
 

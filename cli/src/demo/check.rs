@@ -10,7 +10,7 @@ use tidelog_core::{Log, Position};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::writers::{Ack, TOPIC};
-use crate::lines::{Line, Lines};
+use tidelog_core::text::{Line, Lines};
 
 /// Hashes of a file's lines, in order.
 pub fn lines(path: &Path) -> io::Result<Vec<u128>> {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::lines::{Line, Lines};
+use tidelog_core::text::{Line, Lines};
 
 /// Longer lines are left out: no log has them, and they would only be about sizes.
 const LINE_BYTES_MAX: usize = 64 << 10;

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::plant::{self, Bug};
 use crate::record::TopicId;
+use crate::segment::Layout;
 
 /// Version of checkpoints that this release writes.
 pub const CHECKPOINT_VERSION: u8 = 1;
@@ -115,30 +116,27 @@ fn read_view(from: &mut Reader<'_>) -> Result<View> {
     if view.level > LEVEL {
         return Err(Error::Newer { what: format!("level {}, known are up to {LEVEL}", view.level) });
     }
-    let mut segments: Vec<(ObjectRef, Arc<Layout>, u32)> =
-        from.list(27, |from| Ok((read_object_ref(from)?, Arc::new(read_layout(from)?), 0)))?;
-    for (id, topic) in from.list(22, |from| read_topic(from, &mut segments))? {
-        view.names.insert(topic.name.clone(), id);
-        view.topics.insert(id, topic);
+    // Every `slot + 1` in the code rests on this.
+    if view.slot > i64::MAX as u64 || view.floor > view.slot {
+        return Err(from.error(format!("slot {}, floor {}", view.slot, view.floor)));
     }
+    let segments = from.map(27, |from| Ok((read_object_ref(from)?, Arc::new(read_layout(from)?))))?;
+    let mut segments: Vec<_> = segments.into_iter().map(|(object, layout)| (object, layout, 0)).collect();
+    view.topics = from.map(22, |from| read_topic(from, &mut segments))?;
+    view.names = view.topics.iter().map(|(id, topic)| (topic.name.clone(), *id)).collect();
     view.objects =
         segments.into_iter().map(|(object, layout, slices)| (object, Segment { layout, slices })).collect();
-    let leaders = from.list(10, |from| {
+    view.leaders = from.map(10, |from| {
         Ok((from.u64()?, Leader { address: from.string()?, slot: from.uint()?, partitions: 0 }))
     })?;
-    view.leaders = leaders.into_iter().collect();
-    for partition in view.topics.values().flat_map(|t| &t.partitions) {
-        if let Some(leader) = partition.leader.and_then(|who| view.leaders.get_mut(&who)) {
-            leader.partitions += 1;
-        }
-    }
-    view.groups = from.list(6, read_group)?.into_iter().collect();
-    let pending = from.list(4, |from| {
-        let (number, rewrite) = (from.uint()?, from.u8()? != 0);
+    view.groups = from.map(6, read_group)?;
+    view.pending = from.map(4, |from| {
+        let (number, rewrite) = (from.uint()?, read_flag(from)?);
         let (objects, ranges) = read_l1(from)?;
         Ok((number, Pending { rewrite, objects, ranges }))
     })?;
-    view.pending = pending.into_iter().collect();
+    count_leaders(&mut view, from)?;
+    check(&view, from)?;
     view.dead = from.list(22, |from| {
         Ok(Dead {
             object: read_object_ref(from)?,
@@ -150,7 +148,49 @@ fn read_view(from: &mut Reader<'_>) -> Result<View> {
     Ok(view)
 }
 
-use crate::segment::Layout;
+fn read_flag(from: &mut Reader<'_>) -> Result<bool> {
+    match from.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(from.error(format!("{other} is neither 0 nor 1"))),
+    }
+}
+
+fn count_leaders(view: &mut View, from: &Reader<'_>) -> Result<()> {
+    for who in view.topics.values().flat_map(|t| &t.partitions).filter_map(|p| p.leader) {
+        let leader = view.leaders.get_mut(&who);
+        leader.ok_or_else(|| from.error(format!("a partition led by unknown {who:016x}")))?.partitions += 1;
+    }
+    Ok(())
+}
+
+/// What `apply` keeps true of every view, and rests on: a checkpoint that says otherwise was not written by a replay.
+fn check(view: &View, from: &Reader<'_>) -> Result<()> {
+    let wrong = |why: &str| Err(from.error(why));
+    if view.names.len() != view.topics.len() {
+        return wrong("two topics of one name");
+    }
+    if view.objects.values().any(|segment| segment.slices == 0) {
+        return wrong("a segment without a slice");
+    }
+    if view.leaders.values().any(|leader| leader.partitions == 0) {
+        return wrong("a leader of nothing");
+    }
+    for partition in view.topics.values().flat_map(|t| &t.partitions) {
+        if partition.indexed_to > partition.first_unmerged() || partition.log_start > partition.next {
+            return wrong("a partition that is indexed or trimmed past its end");
+        }
+        if partition.epochs.len() > limits::LEADER_EPOCHS_KEPT {
+            return wrong("too many leader epochs");
+        }
+        // Both rise from slice to slice.
+        let last = partition.slices.back();
+        if last.is_some_and(|slice| slice.slot > view.slot || slice.append_ms > view.time_ms) {
+            return wrong("a slice of a later commit");
+        }
+    }
+    Ok(())
+}
 
 fn read_named(from: &mut Reader<'_>) -> Result<Checkpoint> {
     Ok(Checkpoint { name: read_checkpoint_name(from)?, checksum: from.u64()? })
@@ -176,7 +216,7 @@ fn read_topic(from: &mut Reader<'_>, segments: &mut Segments) -> Result<(TopicId
         name: from.string()?,
         created_ms: from.small()?,
         generation: from.uint()?,
-        config: from.list(2, |from| Ok((from.string()?, from.string()?)))?.into_iter().collect(),
+        config: from.map(2, |from| Ok((from.string()?, from.string()?)))?,
         partitions: from.list(8, |from| read_partition(from, segments))?,
     };
     Ok((id, topic))
@@ -237,7 +277,7 @@ fn read_partition(from: &mut Reader<'_>, segments: &mut Segments) -> Result<Part
     };
     slices.iter_mut().for_each(|slice| slice.base += first);
     partition.slices = slices;
-    partition.producers = from.list(5, read_producer)?.into_iter().collect();
+    partition.producers = from.map(5, read_producer)?;
     Ok(partition)
 }
 
@@ -281,7 +321,7 @@ fn read_slice(
         }
     };
     let past = |from: &Reader<'_>| from.error("a number past 2^63");
-    Ok(Slice {
+    let slice = Slice {
         base: 0,
         rows: from.uint()?,
         slot: slot.checked_add(from.uint()?).ok_or_else(|| past(from))?,
@@ -293,7 +333,18 @@ fn read_slice(
         time_us_running: 0,
         time_type: read_time_type(from)?,
         sum: read_record_sum(from)?,
-    })
+    };
+    let groups = match &slice.place {
+        Place::Object(_, layout) => layout.groups.len(),
+        Place::Inline { .. } => 1,
+    };
+    if slice.rows == 0 || slice.append_ms < append_ms || slice.group as usize >= groups {
+        let (rows, group) = (slice.rows, slice.group);
+        return Err(
+            from.error(format!("a slice of {rows} rows in group {group} of {groups}, or of an earlier time"))
+        );
+    }
+    Ok(slice)
 }
 
 fn write_producer(out: &mut Writer, key: &ProducerKey, producer: &Producer) {
@@ -316,6 +367,9 @@ fn read_producer(from: &mut Reader<'_>) -> Result<(ProducerKey, Producer)> {
         let last = first.checked_add(length).ok_or_else(|| from.error("a sequence past 2^64"))?;
         Ok(Window { first, last, base: from.uint()?, append_ms: from.small()? })
     })?;
+    if window.is_empty() || window.len() > limits::PRODUCER_WINDOW {
+        return Err(from.error(format!("a producer with {} batches", window.len())));
+    }
     Ok((key, Producer { epoch, window: window.into() }))
 }
 
@@ -336,7 +390,7 @@ fn write_group(out: &mut Writer, name: &str, group: &Group) {
 fn read_group(from: &mut Reader<'_>) -> Result<(String, Group)> {
     let name = from.string()?;
     let (last_ms, generation) = (from.small()?, read_i32(from)?);
-    let offsets = from.list(21, |from| {
+    let offsets = from.map(21, |from| {
         let key = (TopicId(from.u128()?), from.small()?);
         let stored = Stored {
             offset: from.uint()?,
@@ -346,5 +400,5 @@ fn read_group(from: &mut Reader<'_>) -> Result<(String, Group)> {
         };
         Ok((key, stored))
     })?;
-    Ok((name, Group { last_ms, generation, offsets: offsets.into_iter().collect() }))
+    Ok((name, Group { last_ms, generation, offsets }))
 }

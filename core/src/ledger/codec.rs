@@ -88,7 +88,24 @@ fn read_actions(from: &mut Reader<'_>, what: &str) -> Result<Vec<Action>> {
     if actions.len() > limits::ACTIONS_PER_COMMIT_MAX {
         return Err(from.error(format!("{} actions", actions.len())));
     }
+    // A few bytes become so many partitions in the view: bounded here, since `apply` looks at no limit.
+    let partitions: u64 = actions.iter().map(|action| u64::from(new_partitions(action))).sum();
+    if partitions > u64::from(limits::PARTITIONS_PER_TOPIC_MAX) {
+        let known = limits::PARTITIONS_PER_TOPIC_MAX;
+        return Err(Error::Newer {
+            what: format!("{partitions} partitions in {what}, known are up to {known}"),
+        });
+    }
     Ok(actions)
+}
+
+/// How many partitions a topic has at least after this action; 0: it changes none.
+fn new_partitions(action: &Action) -> u32 {
+    match action {
+        Action::Topic(TopicChange::Create { partitions, .. }) => *partitions,
+        Action::Topic(TopicChange::Alter { partitions, .. }) => partitions.unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Numbers are for ever. 14 to 25 are reserved: Open, Join, Outcome, Mark, Done, Assign, Adopt, Config, Drop, Move.

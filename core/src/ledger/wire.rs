@@ -3,6 +3,8 @@
 //! The reader treats its input as hostile: a count is checked against the bytes that are left before anything is
 //! allocated, and every failure says where.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
@@ -213,5 +215,18 @@ impl<'a> Reader<'a> {
             values.push(read(self)?);
         }
         Ok(values)
+    }
+
+    /// A list of keys and values whose keys rise, as a map writes them: one value, one form.
+    pub fn map<K: Ord, V>(
+        &mut self,
+        element_bytes_min: usize,
+        mut read: impl FnMut(&mut Self) -> Result<(K, V)>,
+    ) -> Result<BTreeMap<K, V>> {
+        let entries = self.list(element_bytes_min, &mut read)?;
+        if !entries.is_sorted_by(|(before, _), (after, _)| before < after) {
+            return Err(self.error("keys that do not rise"));
+        }
+        Ok(entries.into_iter().collect())
     }
 }
