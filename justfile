@@ -53,6 +53,6 @@ readback:
 deny:
     tests/deny
 
-# Fuzz one target for so many seconds (nightly toolchain).
+# Fuzz one target (segment, commit, checkpoint, text) for so many seconds; installs nightly and cargo-fuzz if need be.
 fuzz target seconds="60":
-    cd tests/fuzz && cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
+    tests/fuzz/run {{ seconds }} {{ target }}

@@ -9,6 +9,8 @@
 mod driver;
 mod flight;
 pub mod partitioner;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

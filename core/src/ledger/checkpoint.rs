@@ -185,7 +185,9 @@ fn check(view: &View, from: &Reader<'_>) -> Result<()> {
         }
         // Both rise from slice to slice.
         let last = partition.slices.back();
-        if last.is_some_and(|slice| slice.slot > view.slot || slice.append_ms > view.time_ms) {
+        let time_holds =
+            |slice: &Slice| slice.append_ms <= view.time_ms || plant::on(Bug::AppendTimeGoesBack);
+        if last.is_some_and(|slice| slice.slot > view.slot || !time_holds(slice)) {
             return wrong("a slice of a later commit");
         }
     }
@@ -338,7 +340,8 @@ fn read_slice(
         Place::Object(_, layout) => layout.groups.len(),
         Place::Inline { .. } => 1,
     };
-    if slice.rows == 0 || slice.append_ms < append_ms || slice.group as usize >= groups {
+    let time_holds = slice.append_ms >= append_ms || plant::on(Bug::AppendTimeGoesBack);
+    if slice.rows == 0 || !time_holds || slice.group as usize >= groups {
         let (rows, group) = (slice.rows, slice.group);
         return Err(
             from.error(format!("a slice of {rows} rows in group {group} of {groups}, or of an earlier time"))

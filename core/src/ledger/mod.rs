@@ -18,12 +18,14 @@ pub mod apply;
 pub mod chain;
 pub mod checkpoint;
 pub mod codec;
+#[cfg(test)]
+mod codec_tests;
 pub mod commit;
 pub mod decide;
 mod keep;
 pub(crate) mod lead;
 #[cfg(test)]
-mod settle_tests;
+pub(crate) mod settle_tests;
 #[cfg(test)]
 mod tests;
 pub mod view;

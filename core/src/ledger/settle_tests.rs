@@ -21,11 +21,11 @@ use crate::table::{Consistency, Item, Page, Put, Table, TableError, TableResult}
 
 /// Tokio's own clock, which the tests stop and move.
 #[derive(Debug)]
-struct StoppedEnv(Mutex<u64>, tokio::time::Instant);
+pub(crate) struct StoppedEnv(Mutex<u64>, tokio::time::Instant);
 
 #[allow(clippy::disallowed_methods, reason = "a door of its own, for tests")]
 impl StoppedEnv {
-    fn shared(seed: u64) -> SharedEnv {
+    pub(crate) fn shared(seed: u64) -> SharedEnv {
         Arc::new(Self(Mutex::new(seed), tokio::time::Instant::now()))
     }
 }
