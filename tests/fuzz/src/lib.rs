@@ -43,6 +43,14 @@ pub fn let_the_core_catch() {
     }));
 }
 
+/// The span of so many bytes at `next`, if the file has them.
+fn span(file: &[u8], next: &mut u32, length: u32) -> Option<Span> {
+    let position = *next;
+    *next = position.checked_add(length)?;
+    let bytes = file.get(position as usize..*next as usize)?;
+    Some(Span { position, length, crc: crc32c::crc32c(bytes) })
+}
+
 /// See the table above.
 pub fn segment(data: &[u8]) {
     let Some((groups, data)) = data.split_first() else { return };
@@ -51,18 +59,12 @@ pub fn segment(data: &[u8]) {
     }
     let Some((lengths, file)) = data.split_at_checked(4 * usize::from(*groups)) else { return };
     let file = Bytes::copy_from_slice(file);
-    let mut next = 4u32;
-    let mut span = |length: u32| {
-        let position = next;
-        let end = position.checked_add(length)?;
-        next = end;
-        let bytes = file.get(position as usize..end as usize)?;
-        Some(Span { position, length, crc: crc32c::crc32c(bytes) })
-    };
     let (lengths, _) = lengths.as_chunks::<4>();
-    let spans: Option<Vec<Span>> = lengths.iter().map(|length| span(u32::from_le_bytes(*length))).collect();
-    let Some(spans) = spans else { return };
-    let Some(footer) = (file.len() as u32).checked_sub(next).and_then(span) else { return };
+    let mut next = 4;
+    let spans = lengths.iter().map(|length| span(&file, &mut next, u32::from_le_bytes(*length)));
+    let Some(spans) = spans.collect::<Option<Vec<Span>>>() else { return };
+    let rest = (file.len() as u32).checked_sub(next);
+    let Some(footer) = rest.and_then(|length| span(&file, &mut next, length)) else { return };
     let layout = Layout { groups: spans, footer };
     let Ok(footer) = layout.footer.cut(&file).and_then(|bytes| Footer::parse(&bytes, &layout)) else {
         return;
