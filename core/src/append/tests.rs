@@ -145,8 +145,11 @@ fn check_marks(chunk: &Chunk) {
     }
 }
 
+/// Number, bytes and chunks of a flight; of each chunk topic, partition, and rows of each batch.
+type Shape = (u64, usize, Vec<(TopicId, u32, Vec<u32>)>);
+
 /// Where flights begin and end, and in which batches.
-fn shape(flights: &[Open]) -> Vec<(u64, usize, Vec<(TopicId, u32, Vec<u32>)>)> {
+fn shape(flights: &[Open]) -> Vec<Shape> {
     let marks = |chunk: &Chunk| chunk.marks.iter().map(|mark| mark.rows).collect();
     let chunks = |open: &Open| open.chunks.iter().map(|c| (c.topic.id, c.partition, marks(c))).collect();
     flights.iter().map(|open| (open.number, open.raw_bytes, chunks(open))).collect()

@@ -255,13 +255,15 @@ fn view() -> View {
     }
 }
 
+type Change = fn(&mut View);
+
 #[test]
 fn a_checkpoint_that_no_replay_wrote_is_refused() {
     fn partition(view: &mut View) -> &mut Partition {
         &mut view.topics.get_mut(&TopicId(1)).unwrap().partitions[0]
     }
     assert_eq!(checkpoint::decode("c", &checkpoint::encode(&view())).unwrap(), view());
-    let changes: [(&str, fn(&mut View)); 16] = [
+    let changes: [(&str, Change); 16] = [
         ("slot", |v| v.slot = u64::MAX),
         ("floor", |v| v.floor = 7),
         ("two topics of one name", |v| {
