@@ -67,7 +67,7 @@ fn keyed_lines_keep_their_keys() {
         b"a::1\nb::\n::x\na::2::3\nnone\n",
     );
     assert_eq!(code(&output), 1);
-    assert!(err(&output).contains("<stdin>:5: no key separator \"::\""), "{}", err(&output));
+    assert!(err(&output).contains("<stdin>:5: line is invalid: no key separator \"::\""), "{}", err(&output));
     let found = place.ok(&["consume", "t", "--until", "end", "--format", "keyed", "--key-separator", "::"]);
     let mut lines: Vec<&[u8]> = found.split_inclusive(|byte| *byte == b'\n').collect();
     lines.sort();
