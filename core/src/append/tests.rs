@@ -156,7 +156,7 @@ fn shape(flights: &[Open]) -> Vec<Shape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn any_sends_are_cut_whole_in_order_and_within_limits(steps in vec(step(), 1..24)) {
