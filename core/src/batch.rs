@@ -188,6 +188,11 @@ impl Rows {
         self.values.get(i)
     }
 
+    /// All values in order: faster than one [`Rows::value`] after the other.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
+        self.values.array.iter()
+    }
+
     /// Headers of row `i`, in order.
     pub fn headers(&self, i: usize) -> impl ExactSizeIterator<Item = (&str, Option<&[u8]>)> {
         let headers = self.headers.as_ref();

@@ -1,0 +1,161 @@
+//! Append: the library's producer to a store in memory, acks included, against bare Parquet encode of the same rows.
+//!
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin append -- [--lines FILE] [--rounds N] [--records N]`
+//!
+//! Both sides begin with the same lines in memory, each with its timestamp, and end with the same rows as Parquet files
+//! in memory, which they keep to the end of the round:
+//!
+//! | ours | bare |
+//! |---|---|
+//! | `enqueue` of a [`Record`] that borrows the line's bytes; at most so many unacked | a push into Arrow builders |
+//! | record sums, encode, CRCs; one thread for all of it | `ArrowWriter`, same properties, as many rows a file |
+//! | PUT to memory, commit in a memory table, apply | the file goes into a `Vec` |
+//! | every `Delivery` is waited for and its offset looked at | |
+//!
+//! Opening the log and its topic is not counted. The second ratio leaves bare's push out, too: the batches are ready.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use tidelog_bench::bare::{self, Columns, TOPIC};
+use tidelog_bench::options::Options;
+use tidelog_bench::targets::{self, Target};
+use tidelog_bench::{Fallible, Paired, clock, lines};
+use tidelog_core::append::Producer;
+use tidelog_core::segment::Compression;
+use tidelog_core::{Log, Record, limits};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Records that wait for their acks at once: two segments' worth and more.
+const UNACKED_MAX: usize = 50_000;
+
+type Row = (i64, Bytes);
+
+fn main() -> Fallible<()> {
+    let options = Options::from_args(31, 200_000)?;
+    let rows = rows(lines::read(options.lines.as_deref())?, options.records);
+    let bytes: usize = rows.iter().map(|(_, line)| line.len()).sum();
+    println!("{} lines of {} bytes on average, {} rounds", rows.len(), bytes / rows.len(), options.rounds);
+    println!("codec   against              ours MB/s   bare MB/s   ratio   of the fastest   ours ns/record");
+    for compression in [Compression::Zstd, Compression::None] {
+        measure(compression, &rows, bytes as f64 / 1e6, options.rounds)?;
+    }
+    Ok(())
+}
+
+/// The lines again and again, as slices of one buffer.
+fn rows(lines: Vec<Vec<u8>>, count: usize) -> Vec<Row> {
+    let all = Bytes::from(lines.concat());
+    let mut at = 0;
+    let cut = |line: &Vec<u8>| {
+        at += line.len();
+        all.slice(at - line.len()..at)
+    };
+    let cut: Vec<Bytes> = lines.iter().map(cut).collect();
+    (0..count).map(|i| (1_766_000_000_000_000 + i as i64 * 137, cut[i % cut.len()].clone())).collect()
+}
+
+fn measure(compression: Compression, rows: &[Row], megabytes: f64, rounds: usize) -> Fallible<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ours = || {
+        runtime.block_on(async {
+            let log = Log::open("memory:").await.expect("opens");
+            log.admin().create_topic(TOPIC, 1, &[]).await.expect("creates");
+            let producer = log.producer().compression(compression).build().expect("builds");
+            let (begun, sent) = (clock_now(), append(&producer, rows).await);
+            assert_eq!(sent, rows.len() as u64 - 1, "the last offset");
+            begun()
+        })
+    };
+    let print = |against: &str, times: &Paired| {
+        let (ours, bare) = times.medians();
+        println!(
+            "{:<7} {against:<20} {:>9.0} {:>11.0} {:>7.2} {:>16.2} {:>16.0}",
+            compression.to_string(),
+            megabytes / ours,
+            megabytes / bare,
+            times.ratio(),
+            times.ratio_of_fastest(),
+            ours * 1e9 / rows.len() as f64
+        );
+    };
+    let whole = Paired::timed(rounds, ours, || clock(|| bare_append(rows, compression)));
+    print("push and encode", &whole);
+    let batches: Vec<RecordBatch> =
+        segments(rows).map(|rows| bare_batch(rows)).collect::<Fallible<Vec<_>>>()?;
+    let files = || batches.iter().map(|b| bare::encode(&[vec![b.clone()]], compression)).collect::<Vec<_>>();
+    let encode = Paired::timed(rounds, ours, || clock(files));
+    print("encode only", &encode);
+    let what = |of: &str| format!("append with acks / {of}, {compression}");
+    targets::check(&what("bare push and encode"), whole.ratio(), Target::AtLeast(0.8));
+    targets::check(&what("bare encode only"), encode.ratio(), Target::AtLeast(0.8));
+    Ok(())
+}
+
+/// Answers how long ago it was called.
+#[allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+fn clock_now() -> impl FnOnce() -> Duration {
+    let start = std::time::Instant::now();
+    move || start.elapsed()
+}
+
+/// Sends every row, and waits for every ack; the greatest offset.
+async fn append(producer: &Producer, rows: &[Row]) -> u64 {
+    let mut unacked = VecDeque::with_capacity(UNACKED_MAX);
+    let mut greatest = 0;
+    for (timestamp_us, line) in rows {
+        if unacked.len() == UNACKED_MAX {
+            greatest = greatest.max(acked(&mut unacked).await);
+        }
+        let record = Record {
+            timestamp_us: Some(*timestamp_us),
+            value: Some(line.clone()),
+            ..Record::default()
+        };
+        unacked.push_back(producer.enqueue(TOPIC, None, record, None).await.expect("is accepted"));
+    }
+    // Without this the last flight would linger for company.
+    producer.flush().await.expect("flushes");
+    while !unacked.is_empty() {
+        greatest = greatest.max(acked(&mut unacked).await);
+    }
+    greatest
+}
+
+async fn acked(unacked: &mut VecDeque<tidelog_core::Delivery>) -> u64 {
+    let oldest = unacked.pop_front().expect("not empty");
+    let metadata = oldest.wait().await.expect("is acked");
+    metadata.offset.expect("is no duplicate")
+}
+
+/// As many rows as a segment takes, and so on.
+fn segments(rows: &[Row]) -> impl Iterator<Item = &[Row]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let mut raw_bytes = 0;
+        let full = |(_, line): &Row| {
+            raw_bytes += line.len() + limits::ROW_BYTES;
+            raw_bytes >= limits::SEGMENT_RAW_BYTES
+        };
+        let end = rest.iter().position(full).map_or(rest.len(), |last| last + 1);
+        let (segment, after) = rest.split_at(end);
+        rest = after;
+        (!segment.is_empty()).then_some(segment)
+    })
+}
+
+fn bare_batch(rows: &[Row]) -> Fallible<RecordBatch> {
+    let mut columns = Columns::default();
+    rows.iter().for_each(|(timestamp_us, line)| columns.push(*timestamp_us, line));
+    columns.finish(0)
+}
+
+fn bare_append(rows: &[Row], compression: Compression) -> Vec<Bytes> {
+    let file = |rows| bare::encode(&[vec![bare_batch(rows).expect("a batch")]], compression);
+    black_box(segments(rows).map(file).collect())
+}

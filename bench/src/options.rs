@@ -1,0 +1,37 @@
+//! What the benches are asked: the same few options for all.
+
+use std::path::PathBuf;
+
+use crate::Fallible;
+
+/// Options of a bench.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A file of lines; none: made up.
+    pub lines: Option<PathBuf>,
+    /// Rounds of each pair.
+    pub rounds: usize,
+    /// Partitions that the lines are dealt out to.
+    pub partitions: u32,
+    /// Records of one round.
+    pub records: usize,
+}
+
+impl Options {
+    /// From the command line; `rounds` and `records` unless set there.
+    pub fn from_args(rounds: usize, records: usize) -> Fallible<Self> {
+        let mut options = Self { lines: None, rounds, partitions: 1, records };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--lines" => options.lines = Some(value.into()),
+                "--rounds" => options.rounds = value.parse::<usize>()?.max(1),
+                "--partitions" => options.partitions = value.parse::<u32>()?.max(1),
+                "--records" => options.records = value.parse::<usize>()?.max(1),
+                _ => return Err(format!("unknown option {name}").into()),
+            }
+        }
+        Ok(options)
+    }
+}
