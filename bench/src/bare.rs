@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::builder::BinaryViewBuilder;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray,
-    StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryViewArray, DictionaryArray, Int32Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Int32Type};
@@ -98,7 +98,7 @@ pub fn decode(file: &Bytes) -> Vec<RecordBatch> {
 
 /// Rows and bytes of the values of a batch, each value looked at.
 pub fn look(batch: &RecordBatch) -> (u64, u64) {
-    let values = batch.column_by_name("value").expect("a segment's columns").as_binary_view();
+    let values = batch.column_by_name("value").expect("a segment's columns").as_binary::<i32>();
     let bytes = values.iter().map(|value| value.map_or(0, |v| v.len() as u64)).sum();
     (values.len() as u64, bytes)
 }

@@ -31,8 +31,8 @@ use tidelog_core::{Log, Record, limits};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Records that wait for their acks at once: two segments' worth and more.
-const UNACKED_MAX: usize = 50_000;
+/// Records that wait for their acks at once: more than a segment takes.
+const UNACKED_MAX: usize = 32_000;
 
 type Row = (i64, Bytes);
 
@@ -112,11 +112,8 @@ async fn append(producer: &Producer, rows: &[Row]) -> u64 {
         if unacked.len() == UNACKED_MAX {
             greatest = greatest.max(acked(&mut unacked).await);
         }
-        let record = Record {
-            timestamp_us: Some(*timestamp_us),
-            value: Some(line.clone()),
-            ..Record::default()
-        };
+        let record =
+            Record { timestamp_us: Some(*timestamp_us), value: Some(line.clone()), ..Record::default() };
         unacked.push_back(producer.enqueue(TOPIC, None, record, None).await.expect("is accepted"));
     }
     // Without this the last flight would linger for company.

@@ -121,7 +121,8 @@ impl Bench {
         let bytes = history.log.ledger().chain().view(|view: &View| checkpoint::encode(view).len())?;
         let slot = history.log.ledger().chain_slot();
         drop(history);
-        let times = (0..=self.rounds).map(|_| self.open_once(&store, slot)).collect::<Fallible<Vec<f64>>>()?;
+        let times =
+            (0..=self.rounds).map(|_| self.open_once(&store, slot)).collect::<Fallible<Vec<f64>>>()?;
         // The first one warms up.
         Ok(Opened { bytes, ms: median(times[1..].to_vec()) })
     }

@@ -118,8 +118,7 @@ fn copy(partitions: &[Rows]) -> Vec<Rows> {
 /// What an append does: record sums, then the segment with its CRCs.
 fn ours_encode(partitions: &[Rows], compression: Compression) -> Encoded {
     sums(partitions);
-    let slice =
-        |(partition, rows): (u32, &Rows)| SegmentSlice { topic: NAME, partition, rows: rows.clone() };
+    let slice = |(partition, rows): (u32, &Rows)| SegmentSlice { topic: NAME, partition, rows: rows.clone() };
     let slices: Vec<_> = (0..).zip(partitions).map(slice).collect();
     encode(&slices, compression).expect("encodes")
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use super::Shared;
-use super::flight::{Chunk, Flight, Landed, Open, TopicInfo};
+use super::flight::{Chunk, Flight, Landed, Open, Room, TopicInfo};
 use crate::batch::Rows;
 use crate::env::offload;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +31,7 @@ struct Cargo {
     since: Duration,
     /// From seal to ack.
     span: tracing::Span,
-    permit: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
     parts: Vec<Part>,
     /// Of each batch, in the order of the proposal.
     identities: Vec<Option<Identity>>,
@@ -99,7 +98,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Encodes and uploads: L1, the object is answered for before anything names it.
 async fn upload(shared: Arc<Shared>, mut open: Open, span: tracing::Span) -> Cargo {
-    let (since, permit) = (open.since, open.release());
+    let (since, room) = (open.since, open.release());
     let (number, flight, compression) = (open.number, open.flight.clone(), open.compression);
     let inline_max = shared.inline_bytes_max(&open.chunks);
     let (parts, identities, packed) = offload(move || pack(open.chunks, compression, inline_max)).await;
@@ -116,7 +115,7 @@ async fn upload(shared: Arc<Shared>, mut open: Open, span: tracing::Span) -> Car
             (Some(bytes), proposal)
         }
     };
-    Cargo { number, flight, since, span, permit, parts, identities, bytes, proposal }
+    Cargo { number, flight, since, span, room, parts, identities, bytes, proposal }
 }
 
 struct Packed {
@@ -363,7 +362,7 @@ fn land(shared: &Arc<Shared>, mut cargo: Cargo, results: Vec<BatchResult>, faile
     shared.acked(&landed);
     shared.lead(&landed);
     cargo.flight.land(landed);
-    drop(cargo.permit);
+    drop(cargo.room);
     shared.note_buffered();
     shared.landed(cargo.number);
 }

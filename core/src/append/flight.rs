@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::batch::RowsBuilder;
 use crate::error::{Error, Result};
@@ -103,13 +103,32 @@ pub(super) struct Open {
     pub number: u64,
     pub chunks: Vec<Chunk>,
     index: BTreeMap<(TopicId, u32), usize>,
+    /// Id and codec of its topics.
+    names: BTreeMap<Arc<str>, (TopicId, Compression)>,
+    /// The chunk that took the newest record, and most often takes the next.
+    newest: usize,
     pub raw_bytes: usize,
     pub rows: usize,
     /// When its first record came.
     pub since: Duration,
     pub compression: Compression,
-    permit: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
     pub flight: Arc<Flight>,
+}
+
+/// Bytes of the buffer that are given back when this is dropped.
+///
+/// One a flight: a permit a record would cost two more counted references each.
+#[derive(Debug)]
+pub(super) struct Room {
+    budget: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.budget.add_permits(self.bytes);
+    }
 }
 
 /// One record, borrowed: what a push copies.
@@ -123,16 +142,18 @@ pub(super) struct Row<'a> {
 }
 
 impl Open {
-    pub fn new(compression: Compression, since: Duration) -> Self {
+    pub fn new(compression: Compression, since: Duration, budget: Arc<Semaphore>) -> Self {
         Self {
             number: 0,
             chunks: Vec::new(),
             index: BTreeMap::new(),
+            names: BTreeMap::new(),
+            newest: 0,
             raw_bytes: 0,
             rows: 0,
             since,
             compression,
-            permit: None,
+            room: Some(Room { budget, bytes: 0 }),
             flight: Arc::default(),
         }
     }
@@ -143,9 +164,10 @@ impl Open {
 
     /// Whether more records of this topic may be sent while this flight is open: not if it holds some of the same name
     /// under another id, or some that were to have another codec.
-    pub fn fits(&self, topic: &TopicInfo) -> bool {
-        let other = |known: &TopicInfo| known.id != topic.id || known.compression != topic.compression;
-        !self.chunks.iter().any(|chunk| chunk.topic.name == topic.name && other(&chunk.topic))
+    pub fn fits(&self, topic: &Arc<TopicInfo>) -> bool {
+        let newest = self.chunks.get(self.newest);
+        newest.is_some_and(|chunk| Arc::ptr_eq(&chunk.topic, topic))
+            || self.names.get(&topic.name).is_none_or(|known| *known == (topic.id, topic.compression))
     }
 
     /// Adds a record; answers its chunk and row.
@@ -176,11 +198,7 @@ impl Open {
     }
 
     fn push_row(&mut self, topic: &Arc<TopicInfo>, partition: u32, row: &Row<'_>) -> Result<(usize, u32)> {
-        let index = *self.index.entry((topic.id, partition)).or_insert_with(|| {
-            let (rows, marks) = (RowsBuilder::new(), Vec::new());
-            self.chunks.push(Chunk { topic: topic.clone(), partition, rows, marks });
-            self.chunks.len() - 1
-        });
+        let index = self.chunk(topic, partition);
         let chunk = &mut self.chunks[index];
         let before = chunk.rows.raw_bytes();
         chunk.rows.push(row.timestamp_us, row.key, row.value, row.headers)?;
@@ -189,16 +207,32 @@ impl Open {
         Ok((index, chunk.rows.len() as u32 - 1))
     }
 
-    /// The bytes that its records hold of the buffer, until the ack.
-    pub fn hold(&mut self, permit: OwnedSemaphorePermit) {
-        match &mut self.permit {
-            Some(held) => held.merge(permit),
-            none => *none = Some(permit),
+    /// Where records of this partition go.
+    fn chunk(&mut self, topic: &Arc<TopicInfo>, partition: u32) -> usize {
+        let newest = self.chunks.get(self.newest);
+        if newest.is_some_and(|chunk| chunk.partition == partition && chunk.topic.id == topic.id) {
+            return self.newest;
+        }
+        self.newest = *self.index.entry((topic.id, partition)).or_insert_with(|| {
+            let (rows, marks) = (RowsBuilder::new(), Vec::new());
+            self.names.insert(topic.name.clone(), (topic.id, topic.compression));
+            self.chunks.push(Chunk { topic: topic.clone(), partition, rows, marks });
+            self.chunks.len() - 1
+        });
+        self.newest
+    }
+
+    /// The bytes that a record takes of the buffer are its flight's from here on, until the ack.
+    pub fn hold(&mut self, permit: SemaphorePermit<'_>) {
+        // Taken out by `release` only when nothing is pushed any more; then the permit goes back by itself.
+        if let Some(room) = &mut self.room {
+            room.bytes += permit.num_permits();
+            permit.forget();
         }
     }
 
-    pub fn release(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.permit.take()
+    pub fn release(&mut self) -> Option<Room> {
+        self.room.take()
     }
 }
 
@@ -263,11 +297,14 @@ impl Delivery {
     /// Waits for the ack.
     pub async fn wait(self) -> Result<RecordMetadata> {
         loop {
-            let landing = self.flight.notify.notified();
             if let Some(landed) = self.flight.landed.get() {
                 return self.result(landed);
             }
-            landing.await;
+            let landing = self.flight.notify.notified();
+            // Not if it landed since: then nobody would wake this.
+            if self.flight.landed.get().is_none() {
+                landing.await;
+            }
         }
     }
 

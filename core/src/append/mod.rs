@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
 use crate::env::SharedEnv;
@@ -234,10 +234,11 @@ impl Producer {
         accepted: impl FnOnce(u32),
     ) -> Result<Delivery> {
         let shared = &self.handle.shared;
-        let topic = shared.topic(topic).await?;
-        record.validate(topic.record_bytes_max)?;
-        let permit = shared.reserve(record.payload_bytes()).await?;
-        shared.push(&topic, partition, &record, tag, permit, accepted)
+        match shared.accept(topic, partition, &record, tag, accepted)? {
+            Ok(delivery) => Ok(delivery),
+            // In a box, so that the future of those that need not wait stays small.
+            Err(accepted) => Box::pin(shared.accept_later(topic, partition, &record, tag, accepted)).await,
+        }
     }
 
     /// Like [`Producer::enqueue`], but never waits: [`Error::BufferFull`] where it would, and [`Error::Unavailable`] for a
@@ -251,7 +252,7 @@ impl Producer {
         record.validate(topic.record_bytes_max)?;
         let limit_bytes = shared.settings.buffer_bytes;
         let permit = shared.try_reserve(record.payload_bytes()).ok_or(Error::BufferFull { limit_bytes })?;
-        shared.push(&topic, None, &record, None, permit, |_| {})
+        shared.push(&mut shared.sending(), &topic, None, &record, None, permit, |_| {})
     }
 
     /// Sends a client's own batch to one partition under the client's identity: it is recognised when it comes again
@@ -366,17 +367,59 @@ impl Shared {
         u32::try_from((bytes + limits::ROW_BYTES).min(self.settings.buffer_bytes)).unwrap_or(u32::MAX)
     }
 
-    fn try_reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.budget.clone().try_acquire_many_owned(self.cost(bytes)).ok()
+    /// Accepts a record of a topic that is known while there is room: one lock, and nothing waits. Inner `Err`: it must
+    /// wait for one or the other.
+    fn accept<F: FnOnce(u32)>(
+        &self,
+        name: &str,
+        partition: Option<u32>,
+        record: &Record,
+        tag: Option<Tag>,
+        accepted: F,
+    ) -> Result<std::result::Result<Delivery, F>> {
+        let slot = self.ledger.chain.slot();
+        let mut sending = self.sending();
+        if sending.topics_slot != slot {
+            return Ok(Err(accepted));
+        }
+        // Lent out, which is cheaper than a counted reference a record.
+        let topics = std::mem::take(&mut sending.topics);
+        let done = match topics.get(name) {
+            None => Ok(Err(accepted)),
+            Some(topic) => record.validate(topic.record_bytes_max).and_then(|()| {
+                let Some(permit) = self.try_reserve(record.payload_bytes()) else { return Ok(Err(accepted)) };
+                self.push(&mut sending, topic, partition, record, tag, permit, accepted).map(Ok)
+            }),
+        };
+        sending.topics = topics;
+        done
     }
 
-    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+    async fn accept_later(
+        &self,
+        topic: &str,
+        partition: Option<u32>,
+        record: &Record,
+        tag: Option<Tag>,
+        accepted: impl FnOnce(u32),
+    ) -> Result<Delivery> {
+        let topic = self.topic(topic).await?;
+        record.validate(topic.record_bytes_max)?;
+        let permit = self.reserve(record.payload_bytes()).await?;
+        self.push(&mut self.sending(), &topic, partition, record, tag, permit, accepted)
+    }
+
+    fn try_reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        self.budget.try_acquire_many(self.cost(bytes)).ok()
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<SemaphorePermit<'_>> {
         if let Some(permit) = self.try_reserve(bytes) {
             return Ok(permit);
         }
         // What is open must leave before there is room.
         self.seal_all(|_| false);
-        let permit = self.budget.clone().acquire_many_owned(self.cost(bytes)).await;
+        let permit = self.budget.acquire_many(self.cost(bytes)).await;
         permit.map_err(|_| Error::Closed { what: "the producer" })
     }
 
@@ -406,23 +449,24 @@ impl Shared {
     }
 
     /// Copies a record into an open flight. Nothing here waits.
+    #[allow(clippy::too_many_arguments, reason = "a record's own parts, each of another type")]
     fn push(
         &self,
+        sending: &mut Sending,
         topic: &Arc<TopicInfo>,
         partition: Option<u32>,
         record: &Record,
         tag: Option<Tag>,
-        permit: OwnedSemaphorePermit,
+        permit: SemaphorePermit<'_>,
         accepted: impl FnOnce(u32),
     ) -> Result<Delivery> {
         let timestamp_us = self.timestamp(record)?;
-        let mut sending = self.sending();
         if sending.closed {
             return Err(Error::Closed { what: "the producer" });
         }
-        let partition = self.choose(&mut sending, topic, partition, record.key.as_deref())?;
+        let partition = self.choose(sending, topic, partition, record.key.as_deref())?;
         let tag = tag.or_else(|| sending.own.as_mut().map(|own| own.tag(topic.id, partition)));
-        let open = self.open_for(&mut sending, topic);
+        let open = self.open_for(sending, topic);
         let row = Row {
             timestamp_us,
             key: record.key.as_deref(),
@@ -435,10 +479,13 @@ impl Shared {
         accepted(partition);
         open.hold(permit);
         let flight = open.flight.clone();
-        if was_empty || open.is_full() {
+        let is_full = open.is_full();
+        if was_empty || is_full {
             self.wake.notify_one();
         }
-        self.seal_full(&mut sending);
+        if is_full {
+            self.seal_full(sending);
+        }
         Ok(Delivery { flight, chunk, row, partition, timestamp_us })
     }
 
@@ -448,7 +495,7 @@ impl Shared {
         partition: u32,
         records: &[Record],
         identity: Identity,
-        permit: OwnedSemaphorePermit,
+        permit: SemaphorePermit<'_>,
     ) -> Result<Vec<Delivery>> {
         let timestamps = records.iter().map(|record| self.timestamp(record)).collect::<Result<Vec<_>>>()?;
         let mut sending = self.sending();
@@ -484,14 +531,15 @@ impl Shared {
     }
 
     /// The open flight that a record of this topic goes into.
-    fn open_for<'a>(&self, sending: &'a mut Sending, topic: &TopicInfo) -> &'a mut Open {
+    fn open_for<'a>(&self, sending: &'a mut Sending, topic: &Arc<TopicInfo>) -> &'a mut Open {
         let same_codec = |open: &Open| open.compression == topic.compression;
         // Nothing of a partition may wait in one flight while later records of it leave in another.
         if sending.opens.iter().any(|open| !open.fits(topic)) {
             seal_opens(sending);
         }
         let index = sending.opens.iter().position(same_codec).unwrap_or_else(|| {
-            sending.opens.push(Open::new(topic.compression, self.env().monotonic()));
+            let budget = self.budget.clone();
+            sending.opens.push(Open::new(topic.compression, self.env().monotonic(), budget));
             sending.opens.len() - 1
         });
         &mut sending.opens[index]

@@ -1,7 +1,7 @@
 //! Following the chain: the process's one view of a ledger, brought forward by tail reads, cold starts and its own
 //! commits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ pub struct Chain {
     /// wakes in an order of its own, which no seed decides.)
     newest: AtomicU64,
     changed: Notify,
+    /// Own clock + this = the store's. Not in the state, whose lock is held while commits are decided and applied: a
+    /// sender only wants to know the time.
+    skew_ms: AtomicI64,
     /// Inline bodies of commits seen lately, by slot and action.
     inline: Cache<(u64, u32), Bytes>,
     pub(super) checkpointing: AtomicBool,
@@ -103,8 +106,6 @@ pub(crate) struct State {
     anchored: Option<Duration>,
     /// Body bytes since the newest checkpoint.
     pub(super) bytes_since: u64,
-    /// Own clock + this = the store's.
-    pub(super) skew_ms: i64,
     /// When a commit of each leader was first seen: slot and time.
     pub(crate) leaders_seen: super::lead::Seen,
 }
@@ -146,6 +147,7 @@ impl Chain {
             ticks: AtomicU64::new(1),
             newest: AtomicU64::new(0),
             changed: Notify::new(),
+            skew_ms: AtomicI64::new(0),
             inline: Cache::new(limits::INLINE_BODIES_CACHED),
             checkpointing: AtomicBool::new(false),
             stripped: AtomicU64::new(0),
@@ -571,7 +573,7 @@ impl Chain {
 
     pub(super) fn note_time(&self, store_time_ms: Option<i64>) {
         if let Some(store) = store_time_ms {
-            self.state().skew_ms = store.saturating_sub(self.env.now_ms());
+            self.skew_ms.store(store.saturating_sub(self.env.now_ms()), Ordering::SeqCst);
         }
     }
 
@@ -587,9 +589,13 @@ impl Chain {
         self.env.sleep(Duration::from_millis(most / 2 + self.env.random_u64() % (most / 2 + 1))).await;
     }
 
+    pub(super) fn skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::SeqCst)
+    }
+
     /// Own clock, corrected by the store's.
     pub(crate) fn now_ms(&self) -> i64 {
-        self.env.now_ms().saturating_add(self.state().skew_ms)
+        self.env.now_ms().saturating_add(self.skew_ms())
     }
 }
 

@@ -358,15 +358,15 @@ impl Committer {
     }
 
     fn commit(&self, slot: u64, prev: u128, decision: &Decision) -> Result<Commit> {
-        let state = self.chain.state();
-        if state.skew_ms.abs() > limits::CLOCK_SKEW_MS_MAX {
+        let (state, skew_ms) = (self.chain.state(), self.chain.skew_ms());
+        if skew_ms.abs() > limits::CLOCK_SKEW_MS_MAX {
             let what = "this machine's clock";
-            let cause = format!("it is {} ms off the store's; set the clock", state.skew_ms);
+            let cause = format!("it is {skew_ms} ms off the store's; set the clock");
             return Err(Error::Unavailable { what, cause });
         }
         // A tail read of this process may have gone on since; then the put will find the slot taken.
         let checkpoint = state.view.checkpoint.map(|named| named.name).filter(|name| name.at <= slot);
-        let now_ms = self.chain.env.now_ms().saturating_add(state.skew_ms);
+        let now_ms = self.chain.env.now_ms().saturating_add(skew_ms);
         let time_ms = decide::commit_time(&state.view, now_ms);
         Ok(Commit { prev, time_ms, checkpoint, actions: decision.actions.clone() })
     }
