@@ -1,12 +1,12 @@
 //! What the benchmarks share: lines to measure with, bare Parquet to compare with, and paired, alternating runs.
 //!
-//! | binary | measures |
+//! | bench | measures |
 //! |---|---|
 //! | `segment` | encode and decode of L0 segments against bare `parquet` with the same properties |
 //! | `append` | the producer, acks included, against bare encode of the same rows |
 //! | `catchup` | fetch from a folder against reading and decoding the same files with bare `parquet` |
 //! | `cold` | opening a log: many partitions, many commits, many unmerged slices; bytes of a checkpoint |
-//! | `allocations` | heap allocations a record |
+//! | `allocations` | heap allocations a record; a binary of its own, for its allocator |
 //!
 //! `bench/run` runs them all and says which targets hold.
 

@@ -20,8 +20,22 @@ pub struct Options {
 impl Options {
     /// From the command line; `rounds` and `records` unless set there.
     pub fn from_args(rounds: usize, records: usize) -> Fallible<Self> {
-        let mut options = Self { lines: None, rounds, partitions: 1, records };
+        Self::parse(std::env::args().skip(1), rounds, records)
+    }
+
+    /// The same behind the name of a bench.
+    pub fn with_bench(rounds: usize, records: usize) -> Fallible<(String, Self)> {
         let mut arguments = std::env::args().skip(1);
+        let bench = arguments.next().unwrap_or_default();
+        Ok((bench, Self::parse(arguments, rounds, records)?))
+    }
+
+    fn parse(
+        mut arguments: impl Iterator<Item = String>,
+        rounds: usize,
+        records: usize,
+    ) -> Fallible<Self> {
+        let mut options = Self { lines: None, rounds, partitions: 1, records };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {

@@ -1,7 +1,7 @@
 //! Encode and decode of L0 segments, CRCs and record sums included, against the bare Parquet writer and reader with
 //! the same properties, schema and row groups.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin segment -- [--lines FILE] [--rounds N] [--partitions N]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- segment [--lines FILE] [--rounds N] [--partitions N]`
 
 use std::hint::black_box;
 
@@ -17,11 +17,7 @@ use tidelog_core::segment::{Compression, Encoded, Footer, SegmentSlice, decode_g
 
 const TOPIC: TopicId = TopicId(42);
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn main() -> Fallible<()> {
-    let options = Options::from_args(31, 0)?;
+pub fn run(options: &Options) -> Fallible<()> {
     let lines = lines::read(options.lines.as_deref())?;
     let partitions = fill(&lines, options.partitions as usize)?;
     let rows: usize = partitions.iter().map(Rows::len).sum();

@@ -1,6 +1,6 @@
 //! Catch-up: fetch of a whole partition from a folder, against reading and decoding the same files with bare Parquet.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin catchup -- [--lines FILE] [--rounds N] [--records N]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- catchup [--lines FILE] [--rounds N] [--records N]`
 //!
 //! Both sides begin with files that the operating system has in memory and nothing decoded, read and decode all of them
 //! in order, and look at the length of every value:
@@ -27,16 +27,12 @@ use tidelog_core::segment::Compression;
 use tidelog_core::{Fetcher, Log, Position, Record, limits};
 use tokio::runtime::Runtime;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn main() -> Fallible<()> {
-    let options = Options::from_args(31, 200_000)?;
+pub fn run(options: &Options) -> Fallible<()> {
     let lines = lines::read(options.lines.as_deref())?;
     println!("{} lines, {} rounds", options.records, options.rounds);
     println!("codec   by              ours MB/s   bare MB/s   ratio   of the fastest   ours ns/record");
     for compression in [Compression::Zstd, Compression::None] {
-        measure(compression, &lines, &options)?;
+        measure(compression, &lines, options)?;
     }
     Ok(())
 }

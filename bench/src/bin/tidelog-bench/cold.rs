@@ -1,11 +1,11 @@
 //! Opening a log from a folder, as a process that starts does it: newest commit, its checkpoint, the commits after it.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin cold -- [--rounds N] [--records COMMITS]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- cold [--rounds N]`
 //!
 //! | history | what is in it |
 //! |---|---|
 //! | partitions | 10 topics × 1,000 partitions, all written to, led five times, trimmed to their ends; no producers |
-//! | nothing unmerged | 10³, 10⁴ and 10⁵ commits that store group offsets; checkpoints and strip as usual |
+//! | nothing unmerged | 10³, 10⁴ and 10⁵ commits that store group offsets, and 500 more that no checkpoint holds; checkpoints and strip as usual |
 //! | slices, one an object | 10³, 10⁴ and 10⁵ unmerged slices, each in a segment of its own; a checkpoint at the end |
 //! | slices, 100 an object | the same, 100 partitions a segment |
 //!
@@ -24,20 +24,16 @@ use tidelog_core::ledger::view::View;
 use tidelog_core::record::TopicId;
 use tokio::runtime::Runtime;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const TOPICS: usize = 10;
 const PARTITIONS: u32 = 1_000;
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
-fn main() -> Fallible<()> {
-    let options = Options::from_args(11, SIZES[2])?;
+pub fn run(options: &Options) -> Fallible<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bench = Bench { runtime, rounds: options.rounds };
     println!("history                        size   checkpoint bytes   each   opens in ms");
     bench.partitions()?;
-    let sizes: Vec<usize> = SIZES.into_iter().filter(|size| *size <= options.records).collect();
+    let sizes = SIZES;
     let flat = sizes.iter().map(|size| bench.commits(*size)).collect::<Fallible<Vec<_>>>()?;
     if let [first, .., last] = flat[..] {
         let what = format!("cold start, nothing unmerged: {} commits / {}", sizes[flat.len() - 1], sizes[0]);
@@ -82,7 +78,7 @@ impl Bench {
             let history = History::new(true).await?;
             let admin = history.log.admin();
             admin.create_topic("t", 100, &[]).await?;
-            for n in 0..commits as u64 {
+            for n in 0..commits as u64 + 500 {
                 // A group that is behind a little, and so on: nothing but the newest offset stays.
                 let group = format!("group-{}", n % 7);
                 admin.store_offsets(&group, "t", &[((n % 100) as u32, Some(n))]).await?;

@@ -1,6 +1,6 @@
 //! Append: the library's producer to a store in memory, acks included, against bare Parquet encode of the same rows.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin append -- [--lines FILE] [--rounds N] [--records N]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- append [--lines FILE] [--rounds N] [--records N]`
 //!
 //! Both sides begin with the same lines in memory, each with its timestamp, and end with the same rows as Parquet files
 //! in memory, which they keep to the end of the round:
@@ -28,16 +28,12 @@ use tidelog_core::append::Producer;
 use tidelog_core::segment::Compression;
 use tidelog_core::{Log, Record, limits};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Records that wait for their acks at once: more than a segment takes.
 const UNACKED_MAX: usize = 32_000;
 
 type Row = (i64, Bytes);
 
-fn main() -> Fallible<()> {
-    let options = Options::from_args(31, 200_000)?;
+pub fn run(options: &Options) -> Fallible<()> {
     let rows = rows(lines::read(options.lines.as_deref())?, options.records);
     let bytes: usize = rows.iter().map(|(_, line)| line.len()).sum();
     println!("{} lines of {} bytes on average, {} rounds", rows.len(), bytes / rows.len(), options.rounds);
