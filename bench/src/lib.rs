@@ -26,6 +26,8 @@ pub type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 pub struct Paired {
     ours: Vec<Duration>,
     bare: Vec<Duration>,
+    /// Processor time of all rounds, ours and bare.
+    cpu: (Duration, Duration),
 }
 
 impl Paired {
@@ -45,11 +47,11 @@ impl Paired {
         bare();
         for round in 0..rounds {
             if round % 2 == 0 {
-                times.ours.push(ours());
-                times.bare.push(bare());
+                times.ours.push(with_cpu(&mut times.cpu.0, &mut ours));
+                times.bare.push(with_cpu(&mut times.cpu.1, &mut bare));
             } else {
-                times.bare.push(bare());
-                times.ours.push(ours());
+                times.bare.push(with_cpu(&mut times.cpu.1, &mut bare));
+                times.ours.push(with_cpu(&mut times.cpu.0, &mut ours));
             }
         }
         times
@@ -62,10 +64,10 @@ impl Paired {
         median(ratios.collect())
     }
 
-    /// Fastest bare time / our fastest time: what is left of the ratio when the machine has other work.
-    pub fn ratio_of_fastest(&self) -> f64 {
-        let fastest = |times: &[Duration]| times.iter().min().copied().unwrap_or_default().as_secs_f64();
-        fastest(&self.bare) / fastest(&self.ours)
+    /// Bare processor time / ours, of all rounds together, whatever is not counted in a round included: what can be said
+    /// while the machine has other work.
+    pub fn ratio_of_cpu(&self) -> f64 {
+        self.cpu.1.as_secs_f64() / self.cpu.0.as_secs_f64()
     }
 
     /// Median times in seconds, ours and bare.
@@ -73,6 +75,23 @@ impl Paired {
         let seconds = |times: &[Duration]| median(times.iter().map(Duration::as_secs_f64).collect());
         (seconds(&self.ours), seconds(&self.bare))
     }
+}
+
+fn with_cpu(cpu: &mut Duration, run: &mut impl FnMut() -> Duration) -> Duration {
+    let before = cpu_time();
+    let time = run();
+    *cpu += cpu_time().saturating_sub(before);
+    time
+}
+
+/// Processor time of this process's living threads, from Linux's scheduler; 0 where there is none.
+fn cpu_time() -> Duration {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let time = |thread: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    };
+    threads.flatten().filter_map(time).sum()
 }
 
 /// How long `f` takes.

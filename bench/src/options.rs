@@ -30,11 +30,7 @@ impl Options {
         Ok((bench, Self::parse(arguments, rounds, records)?))
     }
 
-    fn parse(
-        mut arguments: impl Iterator<Item = String>,
-        rounds: usize,
-        records: usize,
-    ) -> Fallible<Self> {
+    fn parse(mut arguments: impl Iterator<Item = String>, rounds: usize, records: usize) -> Fallible<Self> {
         let mut options = Self { lines: None, rounds, partitions: 1, records };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;

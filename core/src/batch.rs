@@ -84,6 +84,11 @@ impl Column {
         }
     }
 
+    /// Bytes of row `i`; a null has none.
+    fn length(&self, i: usize) -> usize {
+        if self.array.is_valid(i) { self.array.views()[i] as u32 as usize } else { 0 }
+    }
+
     /// Of rows `from..to`. The length stands in the lowest bits of a view; that of a null may be anything.
     fn data_bytes(&self, from: usize, to: usize) -> usize {
         let length = |view: &u128| *view as u32 as usize;
@@ -166,6 +171,36 @@ impl Rows {
             + self.keys.data_bytes(0, self.len())
             + self.values.data_bytes(0, self.len())
             + self.headers.as_ref().map_or(0, Headers::raw_bytes)
+    }
+
+    /// How many rows from row `from` on fit: at most `rows_max`, with at most `bytes_max` raw bytes together. And how many
+    /// bytes those have.
+    pub fn fitting(&self, from: usize, rows_max: usize, bytes_max: usize) -> (usize, usize) {
+        let left = (self.len() - from).min(rows_max);
+        let whole = self.slice(from, left).raw_bytes();
+        if whole <= bytes_max {
+            return (left, whole);
+        }
+        let mut bytes = 0;
+        for take in 0..left {
+            let row = self.row_raw_bytes(from + take);
+            if bytes + row > bytes_max {
+                return (take, bytes);
+            }
+            bytes += row;
+        }
+        (left, bytes)
+    }
+
+    /// What row `i` adds to [`Rows::raw_bytes`].
+    fn row_raw_bytes(&self, i: usize) -> usize {
+        let headers = self.headers.as_ref().map_or(0, |_| {
+            let header = |(key, value): (&str, Option<&[u8]>)| {
+                limits::HEADER_BYTES + key.len() + value.map_or(0, <[u8]>::len)
+            };
+            self.headers(i).map(header).sum()
+        });
+        limits::ROW_BYTES + self.keys.length(i) + self.values.length(i) + headers
     }
 
     /// Timestamp of row `i`: microseconds since 1970, UTC. Like every accessor, panics if there is no row `i`.

@@ -113,8 +113,12 @@ pub(super) struct Open {
     pub since: Duration,
     pub compression: Compression,
     room: Option<Room>,
+    expected: Option<Expected>,
     pub flight: Arc<Flight>,
 }
+
+/// The partition that had the most rows in a flight, and how many: the next will be like it.
+pub(super) type Expected = (TopicId, u32, usize);
 
 /// Bytes of the buffer that are given back when this is dropped.
 ///
@@ -142,7 +146,12 @@ pub(super) struct Row<'a> {
 }
 
 impl Open {
-    pub fn new(compression: Compression, since: Duration, budget: Arc<Semaphore>) -> Self {
+    pub fn new(
+        compression: Compression,
+        since: Duration,
+        budget: Arc<Semaphore>,
+        expected: Option<Expected>,
+    ) -> Self {
         Self {
             number: 0,
             chunks: Vec::new(),
@@ -154,6 +163,7 @@ impl Open {
             since,
             compression,
             room: Some(Room { budget, bytes: 0 }),
+            expected,
             flight: Arc::default(),
         }
     }
@@ -214,12 +224,20 @@ impl Open {
             return self.newest;
         }
         self.newest = *self.index.entry((topic.id, partition)).or_insert_with(|| {
-            let (rows, marks) = (RowsBuilder::new(), Vec::new());
+            let like = self.expected.filter(|(id, number, _)| (*id, *number) == (topic.id, partition));
+            let rows = like.map_or_else(RowsBuilder::new, |(_, _, rows)| RowsBuilder::with_capacity(rows));
+            let marks = Vec::new();
             self.names.insert(topic.name.clone(), (topic.id, topic.compression));
             self.chunks.push(Chunk { topic: topic.clone(), partition, rows, marks });
             self.chunks.len() - 1
         });
         self.newest
+    }
+
+    /// What the flight after this one may expect.
+    pub fn expect(&self) -> Option<Expected> {
+        let rows = |chunk: &Chunk| (chunk.topic.id, chunk.partition, chunk.rows.len());
+        self.chunks.iter().map(rows).max_by_key(|(_, _, rows)| *rows)
     }
 
     /// The bytes that a record takes of the buffer are its flight's from here on, until the ack.

@@ -35,7 +35,7 @@ use crate::plant::{self, Bug};
 use crate::record::{Record, TopicId, check_timestamp};
 use crate::segment::Compression;
 use crate::topic;
-use flight::{Chunk, Landed, Open, Row, TopicInfo};
+use flight::{Chunk, Expected, Landed, Open, Row, TopicInfo};
 pub use flight::{Delivery, RecordMetadata, Tag};
 
 /// A producer's settings. Data only; see [`ProducerBuilder`](crate::ProducerBuilder) for what each does.
@@ -148,6 +148,7 @@ struct Sending {
     /// At most one flight a codec.
     opens: Vec<Open>,
     sealed: VecDeque<Open>,
+    expected: Option<Expected>,
     /// Number of the newest sealed flight.
     last_number: u64,
     /// Topics by name, as of a commit.
@@ -539,7 +540,8 @@ impl Shared {
         }
         let index = sending.opens.iter().position(same_codec).unwrap_or_else(|| {
             let budget = self.budget.clone();
-            sending.opens.push(Open::new(topic.compression, self.env().monotonic(), budget));
+            let expected = sending.expected;
+            sending.opens.push(Open::new(topic.compression, self.env().monotonic(), budget, expected));
             sending.opens.len() - 1
         });
         &mut sending.opens[index]
@@ -750,6 +752,7 @@ fn seal(sending: &mut Sending, index: usize) {
     let mut open = sending.opens.remove(index);
     sending.last_number += 1;
     open.number = sending.last_number;
+    sending.expected = open.expect();
     sending.sealed.push_back(open);
     sending.sticky.clear();
 }

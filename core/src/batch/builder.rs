@@ -72,6 +72,17 @@ impl RowsBuilder {
         }
     }
 
+    /// No rows, but room for `rows` without growing; their bytes find their own.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            timestamps: Vec::with_capacity(rows),
+            keys: BinaryViewBuilder::with_capacity(rows),
+            values: BinaryViewBuilder::with_capacity(rows),
+            headers: None,
+            raw_bytes: 0,
+        }
+    }
+
     /// Adds a row behind the others. Refuses one that takes the batch above [`limits::SEGMENT_RAW_BYTES_MAX`]; the
     /// record's own limits are [`Record::validate`](crate::record::Record::validate)'s.
     pub fn push(

@@ -60,7 +60,8 @@ impl Loader {
         Self { cache: Cache::with_weighter(1_024, cache_bytes, ByBytes) }
     }
 
-    /// The rows of each slice, whole. `Superseded`: an object or slot is no longer what the view says.
+    /// The rows of the first slices, each whole: of all that lie in one object with the first, or of the first alone where
+    /// it is inline. `Superseded`: an object or slot is no longer what the view says.
     pub async fn rows(
         &self,
         chain: &Chain,
@@ -68,32 +69,26 @@ impl Loader {
         partition: u32,
         slices: &[Slice],
     ) -> Result<Vec<Rows>> {
-        let mut all = Vec::with_capacity(slices.len());
-        let mut at = 0;
-        while let Some(first) = slices.get(at) {
-            match &first.place {
-                Place::Inline { action, .. } => {
-                    let body = self.inline(chain, first.slot, *action, &slices[at..]).await?;
-                    all.push(cut_inline(&body, first)?);
-                    at += 1;
-                }
-                Place::Object(object, layout) => {
-                    let same = |slice: &&Slice| matches!(&slice.place, Place::Object(o, _) if o == object);
-                    let run: Vec<&Slice> = slices[at..].iter().take_while(same).collect();
-                    let mut groups: Vec<u32> = run.iter().map(|slice| slice.group).collect();
-                    groups.dedup();
-                    let run_of = ObjectRun { object: *object, layout, groups };
-                    let loaded = self.groups(chain, &run_of).await?;
-                    for slice in &run {
-                        let place = run_of.groups.iter().position(|group| *group == slice.group).unwrap_or(0);
-                        let rows = loaded[place].slice(topic, partition, slice.first_row, slice.rows);
-                        all.push(rows.map_err(|error| about(*object, error))?);
-                    }
-                    at += run.len();
-                }
+        let Some(first) = slices.first() else { return Ok(Vec::new()) };
+        let (object, layout) = match &first.place {
+            Place::Inline { action, .. } => {
+                let body = self.inline(chain, first.slot, *action, slices).await?;
+                return Ok(vec![cut_inline(&body, first)?]);
             }
-        }
-        Ok(all)
+            Place::Object(object, layout) => (*object, layout),
+        };
+        let same = |slice: &&Slice| matches!(&slice.place, Place::Object(o, _) if *o == object);
+        let run: Vec<&Slice> = slices.iter().take_while(same).collect();
+        let mut groups: Vec<u32> = run.iter().map(|slice| slice.group).collect();
+        groups.dedup();
+        let run_of = ObjectRun { object, layout, groups };
+        let loaded = self.groups(chain, &run_of).await?;
+        let cut = |slice: &&Slice| {
+            let place = run_of.groups.iter().position(|group| *group == slice.group).unwrap_or(0);
+            let rows = loaded[place].slice(topic, partition, slice.first_row, slice.rows);
+            rows.map_err(|error| about(object, error))
+        };
+        run.iter().map(cut).collect()
     }
 
     /// The inline body of a slot: from memory, or by one query that brings those of the next slices, too.

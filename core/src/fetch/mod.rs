@@ -184,28 +184,34 @@ impl Fetcher {
             high_watermark: plan.high_watermark,
         };
         let (mut bytes, mut records) = (0, 0);
-        let all = self.loader.rows(&self.ledger.chain, topic, partition, &plan.slices).await?;
-        for (slice, rows) in plan.slices.iter().zip(all) {
-            let from = (fetched.next - slice.base) as usize;
-            let fit =
-                fitting(&rows, from, limits.bytes_max.saturating_sub(bytes), limits.records_max - records);
-            // One record at least, or nobody would get on.
-            let take = if fetched.runs.is_empty() { fit.0.max(1) } else { fit.0 };
-            if take == 0 {
-                break;
+        let mut rest = &plan.slices[..];
+        // Object by object, so that none is read for an answer that is full already.
+        'full: while !rest.is_empty() {
+            let loaded = self.loader.rows(&self.ledger.chain, topic, partition, rest).await?;
+            let (now, later) = rest.split_at(loaded.len());
+            for (slice, rows) in now.iter().zip(loaded) {
+                let from = (fetched.next - slice.base) as usize;
+                let room = limits.bytes_max.saturating_sub(bytes);
+                let fit = rows.fitting(from, limits.records_max.saturating_sub(records), room);
+                // One record at least, or nobody would get on.
+                let take = if fetched.runs.is_empty() { fit.0.max(1) } else { fit.0 };
+                if take == 0 {
+                    break 'full;
+                }
+                bytes += if take == fit.0 { fit.1 } else { rows.slice(from, take).raw_bytes() };
+                records += take;
+                let append_us = match slice.time_type {
+                    TimestampType::CreateTime => None,
+                    TimestampType::LogAppendTime => Some(slice.append_ms.saturating_mul(1_000)),
+                };
+                fetched.runs.push(Run { base: fetched.next, rows: rows.slice(from, take), append_us });
+                fetched.next += take as u64;
+                let is_cut = from + take < rows.len();
+                if is_cut || bytes >= limits.bytes_max || records >= limits.records_max {
+                    break 'full;
+                }
             }
-            let whole = from + take == rows.len();
-            bytes += if take == fit.0 { fit.1 } else { rows.slice(from, take).raw_bytes() };
-            records += take;
-            let append_us = match slice.time_type {
-                TimestampType::CreateTime => None,
-                TimestampType::LogAppendTime => Some(slice.append_ms.saturating_mul(1_000)),
-            };
-            fetched.runs.push(Run { base: fetched.next, rows: rows.slice(from, take), append_us });
-            fetched.next += take as u64;
-            if !whole {
-                break;
-            }
+            rest = later;
         }
         self.ledger.chain.metrics.record(Metric::RecordsFetched, records as u64);
         self.ledger.chain.metrics.record(Metric::BytesFetched, bytes as u64);
@@ -280,22 +286,4 @@ fn slice_bytes(slice: &Slice) -> usize {
             layout.groups.get(slice.group as usize).map_or(0, |group| group.length as usize)
         }
     }
-}
-
-/// How many rows from `from` on fit both limits, and their bytes.
-fn fitting(rows: &Rows, from: usize, bytes_max: usize, records_max: usize) -> (usize, usize) {
-    let left = (rows.len() - from).min(records_max);
-    let whole = rows.slice(from, left).raw_bytes();
-    if whole <= bytes_max {
-        return (left, whole);
-    }
-    let (mut take, mut bytes) = (0, 0);
-    while take < left {
-        let row = rows.slice(from + take, 1).raw_bytes();
-        if bytes + row > bytes_max {
-            break;
-        }
-        (take, bytes) = (take + 1, bytes + row);
-    }
-    (take, bytes)
 }
