@@ -34,10 +34,6 @@ use clap::{Parser, Subcommand};
 
 use out::{Context, Failure, Outcome, Output};
 
-/// glibc's gives each segment's buffers back to the kernel, and takes the page faults again for the next.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A log with no brokers: topics, partitions and offsets over Parquet files in a folder.
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, after_help = AFTER_HELP, max_term_width = 100)]
