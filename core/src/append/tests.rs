@@ -98,9 +98,11 @@ fn cut(shared: &Shared, steps: &[Step]) -> (Sent, Vec<Delivery>, Vec<Open>) {
                     Tag { key: ProducerKey { kind, producer: 5 }, epoch: 0, sequence: *next }
                 });
                 let permit = shared.try_reserve(*bytes).unwrap();
-                let push = shared.push(&topics[*t], Some(*partition), &record, tag, permit, |_| {});
+                let mut sending = shared.sending();
+                let (topic, partition) = (&topics[*t], *partition);
+                let push = shared.push(&mut sending, topic, Some(partition), &record, tag, permit, |_| {});
                 deliveries.push(push.unwrap());
-                sent.entry((topics[*t].id, *partition)).or_default().push((number as i64, *bytes));
+                sent.entry((topic.id, partition)).or_default().push((number as i64, *bytes));
                 number += 1;
             }
             Step::Batch(t, partition, sizes) => {
