@@ -33,11 +33,19 @@ pub enum Bug {
     ForgetUnsettled,
     /// L8: checksums are not looked at.
     ChecksumsIgnored,
+    /// R3: an object drawn below the floor is accepted.
+    FloorIgnored,
+    /// L5: a name is the commit number alone, and a put overwrites.
+    NameReused,
+    /// L7: the view in memory is taken for fresh, however long the process was stopped.
+    ViewTrustedAfterThaw,
+    /// R5: a batch of a fenced epoch is accepted.
+    StaleEpochAccepted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 25] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -59,6 +67,10 @@ impl Bug {
         Bug::DeleteOnError,
         Bug::ForgetUnsettled,
         Bug::ChecksumsIgnored,
+        Bug::FloorIgnored,
+        Bug::NameReused,
+        Bug::ViewTrustedAfterThaw,
+        Bug::StaleEpochAccepted,
     ];
 }
 

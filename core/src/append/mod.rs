@@ -13,11 +13,12 @@ pub mod partitioner;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::env::SharedEnv;
@@ -132,8 +133,9 @@ struct Shared {
     sending: Mutex<Sending>,
     budget: Arc<Semaphore>,
     wake: Notify,
-    /// Number of the newest flight that landed.
-    landed: watch::Sender<u64>,
+    /// Number of the newest flight that landed, and whoever waits for one: woken in the order in which they came.
+    landed: AtomicU64,
+    landing: Notify,
     on_ack: Option<Mutex<AckHook>>,
 }
 
@@ -194,7 +196,8 @@ impl Producer {
             budget: Arc::new(Semaphore::new(settings.buffer_bytes)),
             sending: Mutex::new(Sending { own, ..Sending::default() }),
             wake: Notify::new(),
-            landed: watch::Sender::new(0),
+            landed: AtomicU64::new(0),
+            landing: Notify::new(),
             on_ack: on_ack.map(Mutex::new),
             settings,
             ledger,
@@ -286,12 +289,14 @@ impl Producer {
     pub async fn flush(&self) -> Result<()> {
         let shared = &self.handle.shared;
         let until = shared.seal_all(|_| false);
-        let mut landed = shared.landed.subscribe();
-        landed
-            .wait_for(|number| *number >= until)
-            .await
-            .map_err(|_| Error::Closed { what: "the producer" })?;
-        Ok(())
+        loop {
+            // From before the look: what lands after it is not missed.
+            let landing = shared.landing.notified();
+            if shared.landed.load(Ordering::SeqCst) >= until {
+                return Ok(());
+            }
+            landing.await;
+        }
     }
 
     /// Takes no more records, waits for the acks of those it has, and lets go of what it leads.
@@ -628,7 +633,8 @@ impl Shared {
             chain.refresh(chain.tick()).await?;
         }
         let drawn = chain.view(|view| view.slot)?;
-        let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid: Ulid::draw(&**self.env()).0 };
+        let ulid = if plant::on(Bug::NameReused) { 0 } else { Ulid::draw(&**self.env()).0 };
+        let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid };
         let name = ObjectName::from(&object);
         if plant::on(Bug::CommitBeforeUpload) {
             let objects = chain.objects.clone();
@@ -731,7 +737,8 @@ impl Shared {
     }
 
     fn landed(&self, number: u64) {
-        self.landed.send_replace(number);
+        self.landed.store(number, Ordering::SeqCst);
+        self.landing.notify_waiters();
     }
 }
 

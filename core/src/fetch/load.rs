@@ -124,7 +124,13 @@ impl Loader {
         }
         chain.metrics.record(Metric::CacheMisses, missing.len() as u64);
         let began = chain.env.monotonic();
-        let mut fetched = self.fetch(chain, run, &missing).await?.into_iter();
+        let mut fetched = self.fetch(chain, run, &missing).await;
+        if let Err(Error::Damaged { .. }) = &fetched {
+            // Perhaps only this answer is damaged, and not the object: it is damage if it is told twice.
+            tracing::debug!("a segment was read damaged: reading it again");
+            fetched = self.fetch(chain, run, &missing).await;
+        }
+        let mut fetched = fetched?.into_iter();
         chain.took(Metric::RunUs, began);
         Ok(found.into_iter().filter_map(|found| found.or_else(|| fetched.next())).collect())
     }

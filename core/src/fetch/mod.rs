@@ -230,23 +230,55 @@ impl Fetcher {
     }
 
     /// The first offset whose timestamp is at or after `time_us`; `None`: there is none yet. Bisects on the running
-    /// maximum of timestamps, then looks into one slice.
+    /// maximum of timestamps, then looks into the first slice that holds such a time.
     pub async fn offset_at(&self, topic: &str, partition: u32, time_us: i64) -> Result<Option<Offset>> {
-        let chain = &self.ledger.chain;
-        let found = chain
-            .fresh_view(chain.tick(), |view| {
-                let (_, _, p) = view.partition_or_unknown(topic, partition)?;
-                let first = p.slices.partition_point(|slice| slice.time_us_running < time_us);
-                Ok::<_, Error>(p.slices.get(first).cloned().map(|slice| (slice, p.log_start)))
-            })
-            .await??;
-        let Some((slice, log_start)) = found else { return Ok(None) };
-        if slice.time_type == TimestampType::LogAppendTime {
-            return Ok(Some(slice.base.max(log_start)));
+        match self.look_up(topic, partition, time_us).await {
+            // Stripped, trimmed or swept in between: look again, once, with a fresh view.
+            Err(Error::Superseded { .. }) => match self.look_up(topic, partition, time_us).await {
+                Err(Error::Superseded { what }) => {
+                    Err(Error::damaged(format!("{topic}/{partition} at time {time_us}"), what))
+                }
+                other => other,
+            },
+            other => other,
         }
-        let rows = self.loader.rows(chain, topic, partition, std::slice::from_ref(&slice)).await?;
-        let at = rows.first().and_then(|rows| (0..rows.len()).find(|i| rows.timestamp_us(*i) >= time_us));
-        Ok(Some((slice.base + at.unwrap_or(0) as u64).max(log_start)))
+    }
+
+    async fn look_up(&self, topic: &str, partition: u32, time_us: i64) -> Result<Option<Offset>> {
+        let chain = &self.ledger.chain;
+        let mut from = 0;
+        loop {
+            let found = chain
+                .fresh_view(chain.tick(), |view| {
+                    let (_, _, p) = view.partition_or_unknown(topic, partition)?;
+                    let from = p.log_start.max(from);
+                    // The running maximum counts what was trimmed, and every slice before: the slice's own decides.
+                    let first = p.slices.partition_point(|s| s.time_us_running < time_us || s.end() <= from);
+                    let late = p.slices.range(first..).find(|slice| time_us_max(slice) >= time_us);
+                    Ok::<_, Error>(late.cloned().map(|slice| (from.max(slice.base), slice)))
+                })
+                .await??;
+            let Some((at, slice)) = found else { return Ok(None) };
+            if slice.time_type == TimestampType::LogAppendTime {
+                return Ok(Some(at));
+            }
+            let rows = self.loader.rows(chain, topic, partition, std::slice::from_ref(&slice)).await?;
+            let left = (at - slice.base) as usize..slice.rows as usize;
+            let late = |rows: &Rows| left.clone().find(|i| rows.timestamp_us(*i) >= time_us);
+            if let Some(row) = rows.first().and_then(late) {
+                return Ok(Some(slice.base + row as u64));
+            }
+            // The log starts inside this slice, after its last late record.
+            from = slice.end();
+        }
+    }
+}
+
+/// The largest timestamp that a slice's records are read with, µs.
+fn time_us_max(slice: &Slice) -> i64 {
+    match slice.time_type {
+        TimestampType::CreateTime => slice.time_us.1,
+        TimestampType::LogAppendTime => slice.append_ms.saturating_mul(1_000),
     }
 }
 

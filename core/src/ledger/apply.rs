@@ -146,7 +146,8 @@ impl View {
     fn apply_append(&mut self, index: u32, append: &Append, drawn_max: u64) -> Result<()> {
         let place = match &append.data {
             Data::Object { object, layout } => {
-                if object.drawn < self.floor || object.drawn > drawn_max {
+                let below = object.drawn < self.floor && !plant::on(Bug::FloorIgnored);
+                if below || object.drawn > drawn_max {
                     return self
                         .wrong(format!("names an object drawn at {}, floor {}", object.drawn, self.floor));
                 }

@@ -12,6 +12,8 @@
 //! At most one slot is unsettled (R6): the put of n+2 is sent when n+1 is known to be taken. The records of c never go
 //! under a new id before that. Callers that waited too long are told `Unknown`; the settling goes on.
 
+mod planted;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,7 +246,7 @@ impl Committer {
                 Ok(item) => item,
                 Err(error) => return self.fail_decided(&decision, &error),
             };
-            self.plant_before_put(&item, &commit, &decision);
+            let ahead = self.plant_before_put(&item, &commit, &decision);
             let began = self.chain.env.monotonic();
             match self.put(&item, &decision, arriving).await {
                 Settled::Committed => {
@@ -252,7 +254,10 @@ impl Committer {
                     self.chain.took(Metric::CommitUs, round_began);
                     tracing::Span::current().record("slot", slot + 1).record("outcome", "committed");
                     return match self.chain.apply_own(&item, &commit, began) {
-                        Ok(()) => self.settle(decision, Some(committed)),
+                        Ok(()) => {
+                            self.settle(decision, Some(committed));
+                            self.plant_after_put(ahead, arriving).await;
+                        }
                         // Committed all the same: the view is wrong, not the chain.
                         Err(error) => {
                             self.settle(decision, Some(committed));
@@ -298,35 +303,9 @@ impl Committer {
         }
     }
 
-    /// Where planted bugs do their harm before a put; nothing without one.
-    fn plant_before_put(&self, item: &Item, commit: &Commit, decision: &Decision) {
-        if plant::on(Bug::TwoSlotsInFlight) {
-            let next = Commit { prev: item.id, checkpoint: None, actions: Vec::new(), ..commit.clone() };
-            if let Ok(next) = self.item(item.sk + 1, &next) {
-                let chain = self.chain.clone();
-                tokio::spawn(async move { chain.table.put_if_absent(&chain.pk, &next).await.is_ok() });
-            }
-        }
-        if plant::on(Bug::WatermarkFromUploaded) {
-            for action in &decision.actions {
-                let Action::Append(append) = action else { continue };
-                for slice in &append.slices {
-                    let end = slice.base + slice.rows();
-                    plant::note_uploaded(self.chain.who, slice.topic.0, slice.partition, end);
-                }
-            }
-        }
-    }
-
     fn decide(&self) -> Result<(u64, u128, Decision)> {
-        if plant::on(Bug::ProducerExpiryByOwnClock) {
-            let mut view = self.chain.view(super::view::View::clone)?;
-            let before_ms = self.chain.env.now_ms() - 60_000;
-            for partition in view.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
-                partition.producers.retain(|_, producer| producer.last_ms() >= before_ms);
-            }
-            let proposals = self.waiting.iter().map(|queued| &queued.proposal);
-            return Ok((view.slot, view.id, decide::decide(&view, proposals)));
+        if plant::on(Bug::ProducerExpiryByOwnClock) || plant::on(Bug::TwoSlotsInFlight) {
+            return self.plant_decide();
         }
         self.chain.view(|view| {
             (view.slot, view.id, decide::decide(view, self.waiting.iter().map(|queued| &queued.proposal)))

@@ -185,7 +185,8 @@ impl<'a> Deciding<'a> {
     fn append(&mut self, proposal: &AppendProposal) -> Outcome {
         match &proposal.data {
             Data::Object { object, layout } => {
-                if object.drawn < self.view.floor || object.drawn > self.view.slot {
+                let below = object.drawn < self.view.floor && !plant::on(Bug::FloorIgnored);
+                if below || object.drawn > self.view.slot {
                     return Outcome::Redraw;
                 }
                 self.bytes += 40 + layout.groups.len() * 12;
@@ -319,6 +320,9 @@ fn check_sequence(known: Option<&Producer>, identity: &Identity, partition: u32)
         };
     };
     if identity.epoch < known.epoch {
+        if plant::on(Bug::StaleEpochAccepted) {
+            return Sequence::Next;
+        }
         let (current, got) = (known.epoch, identity.epoch);
         return Sequence::Refused(Error::ProducerFenced { producer, partition, current, got });
     }

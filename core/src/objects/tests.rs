@@ -35,6 +35,8 @@ enum Fault {
     Hangs,
     /// A get is answered a byte short.
     Short,
+    /// A get is answered with a bit flipped.
+    Flipped,
     DiskFull,
     ReadOnly,
 }
@@ -106,6 +108,12 @@ impl ObjectStore for Faulty {
         let fault = self.next();
         self.before(fault).await?;
         let mut found = self.inner.get_opts(path, options).await?;
+        if let (Fault::Flipped, GetResultPayload::Stream(parts)) = (fault, &mut found.payload) {
+            let whole: Vec<Bytes> = parts.try_collect().await?;
+            let mut whole = whole.concat();
+            whole[0] ^= 1;
+            *parts = Box::pin(futures::stream::once(async move { Ok(Bytes::from(whole)) }));
+        }
         if let (Fault::Short, GetResultPayload::Stream(parts)) = (fault, &mut found.payload) {
             let whole: Vec<Bytes> = parts.try_collect().await?;
             let whole = whole.concat();
@@ -289,4 +297,13 @@ proptest! {
             prop_assert_eq!(name.to_string(), text);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_damaged_read_back_is_not_damage() {
+    let objects = faulty(&[Fault::AppliedButFails, Fault::None, Fault::Flipped, Fault::None]);
+    objects.put_new(&name(1), body("mine")).await.unwrap();
+    let objects = faulty(&[Fault::AppliedButFails, Fault::None, Fault::Flipped, Fault::Flipped]);
+    let error = objects.put_new(&name(1), body("mine")).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "told twice, it is: {error}");
 }

@@ -8,12 +8,14 @@
 //! | `world` | what a seed chose, the faults, the trace |
 //! | `table`, `store` | the two ports, each request a yield point |
 //! | `process`, `cast` | processes that freeze, die and come back |
-//! | `senders`, `readers`, `upkeep` | the actors |
+//! | `senders`, `identities`, `readers`, `members`, `upkeep`, `sweeping` | the actors |
 //! | `oracle` | the account and the promises |
 //! | `run` | one seed, from its first request to the verdict |
 
 pub mod cast;
 pub mod clock;
+pub mod identities;
+pub mod members;
 pub mod oracle;
 pub mod process;
 pub mod readers;
@@ -21,6 +23,7 @@ pub mod rng;
 pub mod run;
 pub mod senders;
 pub mod store;
+pub mod sweeping;
 pub mod table;
 pub mod upkeep;
 pub mod world;

@@ -119,7 +119,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 46] = [
+const CELLS: [(&str, &str, &[&str]); 61] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -166,6 +166,21 @@ const CELLS: [(&str, &str, &[&str]); 46] = [
     ("object get", "hangs", &["nothing"]),
     ("object get", "truncated", &["other bytes"]),
     ("object get", "bit flipped", &["other bytes"]),
+    ("object get", "damaged for good", &["other bytes"]),
+    ("table put", "bit flipped", &["one is there"]),
+    ("table get", "bit flipped", &["whole"]),
+    ("table newest", "bit flipped", &["whole"]),
+    ("table range", "bit flipped", &["whole"]),
+    ("process", "bit flipped", &["refused, restarted"]),
+    ("trim", "none", &["committed"]),
+    ("fetch", "trimmed", &["below log start"]),
+    ("floor", "none", &["committed"]),
+    ("sweep", "none", &["deleted"]),
+    ("append", "stale epoch", &["fenced"]),
+    ("append", "known producer", &["duplicate"]),
+    ("append", "expired producer", &["unknown producer", "new start"]),
+    ("offset_at", "none", &["found", "none yet"]),
+    ("group", "none", &["stored", "went on", "reset"]),
 ];
 
 /// Prints what was met; answers how many cells are empty that must not be.

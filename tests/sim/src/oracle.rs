@@ -1,6 +1,8 @@
 //! The oracle: its own account of what was sent, answered and read, and of what must therefore be true. It knows
 //! nothing of the log but offsets.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -30,6 +32,8 @@ struct Sent {
     began: u64,
     acked: u64,
     outcome: Outcome,
+    /// Its offset, if the ack said so.
+    placed: Option<Offset>,
     bytes: Bytes,
 }
 
@@ -50,6 +54,8 @@ pub struct Oracle {
     /// One past the last offset that anybody was told of, by an ack, a read or a watermark.
     told: BTreeMap<Place, Offset>,
     log_append_time: Vec<String>,
+    starts: BTreeMap<Place, bounds::Start>,
+    lookups: Vec<bounds::Lookup>,
     violations: Vec<String>,
 }
 
@@ -81,7 +87,8 @@ impl Oracle {
         let bytes = Bytes::from(format!("{id}:{}", "x".repeat(padding)));
         let topic = topic.to_owned();
         let (began, acked, outcome) = (self.event, u64::MAX, Outcome::Open);
-        self.sent.push(Sent { sender, topic, began, acked, outcome, bytes: bytes.clone() });
+        let bytes_kept = bytes.clone();
+        self.sent.push(Sent { sender, topic, began, acked, outcome, placed: None, bytes: bytes_kept });
         (id, bytes)
     }
 
@@ -94,6 +101,7 @@ impl Oracle {
             self.violations.push(format!("record {id} acked after a definite failure ({why})"));
         }
         (sent.outcome, sent.acked) = (Outcome::Acked, sent.acked.min(self.event));
+        sent.placed = sent.placed.or(offset);
         let Some(offset) = offset else { return };
         self.tell(&place, offset + 1);
         let before = self.acked.entry(place.clone()).or_default().insert(offset, Ack { id, at_ms });
@@ -181,18 +189,23 @@ impl Oracle {
     }
 
     /// The whole partition, as a cold reader found it at the end: everything was [`read`](Self::read) just now.
-    pub fn finish(&mut self, place: &Place, end: Offset) {
+    pub fn finish(&mut self, place: &Place, start: Offset, end: Offset) {
+        self.start_told("a cold reader", place, self.start_known(place), start);
         if end < self.told(place) {
             let told = self.told(place);
             self.violation(format!("{place:?} ends at {end}, but {told} was known"));
         }
         let read = self.read.get(place).cloned().unwrap_or_default();
-        let dense = read.keys().copied().eq(0..end);
+        let dense = read.range(start..).map(|(offset, _)| *offset).eq(start..end);
         if !dense {
-            self.violation(format!("{place:?} is not dense: {} records, end {end}", read.len()));
+            self.violation(format!(
+                "{place:?} is not dense: {} records, start {start}, end {end}",
+                read.len()
+            ));
         }
         for (offset, ack) in self.acked.get(place).cloned().unwrap_or_default() {
-            if read.get(&offset).map(|(id, _)| *id) != Some(ack.id) {
+            let found = read.get(&offset).map(|(id, _)| *id);
+            if found != Some(ack.id) && (found.is_some() || offset >= start) {
                 self.violation(format!(
                     "{place:?} {offset} acked for {}, found {:?}",
                     ack.id,
@@ -232,6 +245,8 @@ impl Oracle {
 
     /// What can only be said of all partitions together.
     pub fn finish_all(&mut self) {
+        self.finish_lookups();
+        let trimmed = self.trimmed_ids();
         let mut found: BTreeMap<Id, u32> = BTreeMap::new();
         self.read
             .values()
@@ -246,6 +261,8 @@ impl Oracle {
             if sent.outcome == Outcome::Acked
                 && !found.contains_key(&(id as Id))
                 && !self.is_gone(&sent.topic)
+                && !trimmed.contains(&(id as Id))
+                && !(sent.placed.is_none() && self.is_trimmed(&sent.topic))
             {
                 self.violations.push(format!("record {id} was acked and is not in the log"));
             }

@@ -65,7 +65,7 @@ impl Process {
                 }
                 Some(Err(error)) => {
                     self.world.note(&gate.name, || format!("cannot start: {error}"));
-                    if !matches!(error, Error::Unavailable { .. }) {
+                    if !matches!(error, Error::Unavailable { .. }) && !self.world.is_harmed(&gate.name) {
                         let words = format!("{} cannot start: {error}", gate.name);
                         return oracle.lock().expect("one thread").violation(words);
                     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use tidelog_core::fetch::{FetchLimits, Fetched};
-use tidelog_core::{Fetcher, Position};
+use tidelog_core::ledger::view::Place as At;
+use tidelog_core::objects::ObjectName;
+use tidelog_core::{Error, Fetcher, Log, Position};
 
-use crate::cast::Cast;
+use crate::cast::{Cast, TIMED};
 use crate::clock::{sleep_ms, within};
 use crate::oracle::Place;
 use crate::process::Process;
@@ -23,6 +25,7 @@ fn cache(rng: &mut Rng) -> u64 {
 fn account(cast: &Cast, who: &str, place: &Place, fetched: &Fetched) {
     let mut oracle = cast.oracle();
     oracle.tell(place, fetched.high_watermark);
+    oracle.start_told(who, place, 0, fetched.log_start);
     for record in fetched.records() {
         let value = record.value.unwrap_or_default();
         oracle.read(who, place, record.offset, &value, record.timestamp_us);
@@ -45,6 +48,7 @@ pub async fn tail(cast: Arc<Cast>, mut rng: Rng, topic: &'static str) {
         };
         let mut consumer = consumer;
         let mut next = [0; 16];
+        consumer.positions().iter().for_each(|(partition, at)| next[*partition as usize] = *at);
         for _ in 0..rng.between(10, 200) {
             // The bound inside: a frozen process must not lose a message that it has taken.
             let Some(Some(found)) = gate.ask(within(2_000, consumer.next_message())).await else {
@@ -58,6 +62,9 @@ pub async fn tail(cast: Arc<Cast>, mut rng: Rng, topic: &'static str) {
                 Some(Err(error)) => {
                     cast.refused(&gate.name, &(topic.into(), 0), &error);
                     sleep_ms(100).await;
+                    if matches!(error, Error::OffsetOutOfRange { .. }) {
+                        break;
+                    }
                 }
                 Some(Ok(message)) => {
                     let place = (topic.to_owned(), message.partition);
@@ -112,22 +119,33 @@ async fn ask(cast: &Arc<Cast>, rng: &mut Rng, process: &Process, place: &Place) 
     let fetcher = Fetcher::new(log.ledger().clone(), cache(rng));
     // Read your writes, on any reader: what was known before the question is in the answer.
     let floor = cast.oracle().told(place);
+    let start = cast.oracle().start_known(place);
+    if rng.chance(200) {
+        time_lookup(cast, rng, &gate, &fetcher, place, (start, floor)).await;
+    }
     if rng.chance(500) {
         match gate.ask(fetcher.watermarks(&place.0, place.1)).await {
             None => return,
-            Some(Ok((_, high))) => cast.oracle().watermark(&gate.name, place, floor, high),
+            Some(Ok((low, high))) => {
+                cast.oracle().watermark(&gate.name, place, floor, high);
+                cast.oracle().start_told(&gate.name, place, start, low);
+            }
             Some(Err(error)) => cast.refused(&gate.name, place, &error),
         }
     }
     match rng.below(4) {
         0 => from_start(cast, &gate, &fetcher, place).await,
-        1 => long_poll(cast, rng, &gate, &fetcher, place, floor).await,
+        1 => {
+            long_poll(cast, rng, &gate, &fetcher, place, floor).await;
+        }
         _ => {
             let nth = rng.draw();
             let Some(offset) = cast.oracle().some_ack(place, nth) else { return };
             let records_max = rng.between(1, 30) as usize;
             let limits = FetchLimits { records_max, ..FetchLimits::default() };
-            fetch_at(cast, &gate, &fetcher, place, offset, limits).await;
+            if fetch_at(cast, &gate, &fetcher, place, offset, limits).await {
+                not_rotten(cast, &gate.name, &log, place, offset);
+            }
         }
     }
 }
@@ -137,7 +155,13 @@ async fn from_start(cast: &Cast, gate: &crate::clock::Gate, fetcher: &Fetcher, p
     for _ in 0..50 {
         match gate.ask(fetcher.fetch(&place.0, place.1, at, FetchLimits::default())).await {
             None => return,
-            Some(Err(error)) => return cast.refused(&gate.name, place, &error),
+            Some(Err(error)) => {
+                cast.refused(&gate.name, place, &error);
+                match error {
+                    Error::OffsetOutOfRange { log_start, .. } if at < log_start => at = log_start,
+                    _ => return,
+                }
+            }
             Some(Ok(fetched)) if fetched.runs.is_empty() => return,
             Some(Ok(fetched)) => {
                 account(cast, &gate.name, place, &fetched);
@@ -182,7 +206,7 @@ async fn fetch_at(
     place: &Place,
     offset: u64,
     limits: FetchLimits,
-) {
+) -> bool {
     let asked = async {
         let answer = fetcher.fetch(&place.0, place.1, offset, limits).await;
         (answer, cast.world.clock.ms())
@@ -197,8 +221,52 @@ async fn fetch_at(
                 cast.oracle().violation(words);
             }
             account(cast, &gate.name, place, &fetched);
+            !fetched.runs.is_empty()
         }
-        Some((Err(error), _)) => cast.refused(&gate.name, place, &error),
+        Some((Err(error), _)) => {
+            cast.refused(&gate.name, place, &error);
+            false
+        }
+        None => false,
+    }
+}
+
+/// What is damaged for good must have been answered as damage.
+fn not_rotten(cast: &Cast, who: &str, log: &Log, place: &Place, offset: u64) {
+    let object = log.ledger().chain().view(|view| {
+        let (_, _, p) = view.partition_or_unknown(&place.0, place.1).ok()?;
+        match &p.slices_from(offset).next()?.place {
+            At::Object(object, _) if offset >= p.log_start => Some(ObjectName::from(object).to_string()),
+            _ => None,
+        }
+    });
+    if let Ok(Some(object)) = object
+        && cast.world.is_rotten(&object)
+    {
+        cast.oracle().violation(format!("{who} reads {offset} of {place:?} from {object}, which is damaged"));
+    }
+}
+
+/// Asks for the first offset at or after a time; what was `known` before must be in the answer.
+async fn time_lookup(
+    cast: &Cast,
+    rng: &mut Rng,
+    gate: &crate::clock::Gate,
+    fetcher: &Fetcher,
+    place: &Place,
+    known: (u64, u64),
+) {
+    let sent = cast.oracle().counts().0 as u64;
+    let time_us = match place.0 == TIMED {
+        true => (cast.world.clock.wall_ms() - rng.below(120_000) as i64) * 1_000,
+        false => rng.below(sent + sent / 10 + 1) as i64,
+    };
+    match gate.ask(fetcher.offset_at(&place.0, place.1, time_us)).await {
         None => {}
+        Some(Ok(found)) => {
+            cast.world.saw("offset_at", "none", if found.is_some() { "found" } else { "none yet" });
+            cast.oracle().looked_up(&gate.name, place, time_us, found, known);
+        }
+        Some(Err(error)) => cast.refused(&gate.name, place, &error),
     }
 }

@@ -12,10 +12,11 @@ use tidelog_core::{Log, Record};
 
 use crate::cast::{Cast, TIMED, TOPIC};
 use crate::clock::{sleep_ms, within};
+use crate::identities::Forgotten;
 use crate::oracle::Oracle;
 use crate::process::Process;
 use crate::world::{Coverage, World};
-use crate::{readers, senders, upkeep};
+use crate::{identities, members, readers, senders, sweeping, upkeep};
 
 /// Virtual time in which all senders must have come to an end, ms.
 const STORM_MS_MAX: u64 = 2 * 3_600_000;
@@ -83,16 +84,16 @@ async fn story(world: Arc<World>, oracle: Arc<Mutex<Oracle>>) {
     let processes: Vec<_> =
         (0..world.plan.processes).map(|number| Process::new(world.clone(), format!("p{number}"))).collect();
     let cast = Arc::new(Cast { world: world.clone(), processes, oracle });
-    set_up(&cast).await;
+    let forgotten = set_up(&cast).await;
     world.set_faulty(true);
-    storm(&cast).await;
+    storm(&cast, forgotten).await;
     world.set_faulty(false);
     world.note("", || "the storm is over".into());
     heal(&cast).await;
     judge(&cast).await;
 }
 
-async fn set_up(cast: &Arc<Cast>) {
+async fn set_up(cast: &Arc<Cast>) -> Forgotten {
     let mut rng = cast.world.fork();
     for (number, process) in cast.processes.iter().enumerate() {
         let skew = upkeep::skew(&mut rng, cast.world.plan.skew_ms_max);
@@ -108,10 +109,14 @@ async fn set_up(cast: &Arc<Cast>) {
         cast.oracle().violation(format!("cannot create topics in calm weather: {error}"));
     }
     cast.oracle().log_append_time(TIMED);
+    let forgotten = Forgotten::begin(cast, cast.world.fork(), 1_000).await;
+    // Others come later, in the log's time, too.
+    sleep_ms(2).await;
+    forgotten
 }
 
 /// All actors, until those who send have come to an end.
-async fn storm(cast: &Arc<Cast>) {
+async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
     let mut rng = cast.world.fork();
     let plan = cast.world.plan.clone();
     let mut sending: Vec<BoxFuture<'static, ()>> = Vec::new();
@@ -148,6 +153,24 @@ async fn storm(cast: &Arc<Cast>) {
     if rng.chance(400) {
         others.push(Box::pin(upkeep::topics(cast.clone(), fork())));
     }
+    if plan.item_corrupt_rate > 0 {
+        others.push(Box::pin(sweeping::medic(cast.clone())));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(sweeping::trimmer(cast.clone(), fork())));
+    }
+    if rng.chance(500) {
+        others.push(Box::pin(sweeping::sweeper(cast.clone(), fork())));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(identities::rivals(cast.clone(), fork(), 1_001)));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(forgotten.run(cast.clone(), fork())));
+    }
+    if rng.chance(400) {
+        others.push(Box::pin(members::member(cast.clone(), fork())));
+    }
     if rng.chance(400) {
         others.push(Box::pin(upkeep::group(cast.clone(), fork(), 0)));
     }
@@ -165,7 +188,8 @@ async fn storm(cast: &Arc<Cast>) {
 /// Everything works again, and so every process must.
 async fn heal(cast: &Arc<Cast>) {
     sleep_ms(QUIET_MS).await;
-    for process in &cast.processes {
+    for (number, process) in cast.processes.iter().enumerate() {
+        sweeping::restart_poisoned(cast, number).await;
         process.gate().set_skew(0);
         if process.running().is_none() && within(HEALED_SEND_MS, process.log()).await.is_none() {
             cast.oracle().violation("a process does not come back");
@@ -208,17 +232,18 @@ async fn judge(cast: &Arc<Cast>) {
         let Ok(described) = log.admin().describe_topic(&topic).await else { continue };
         for partition in described.partitions {
             let place = (topic.clone(), partition.partition);
-            if read_all(cast, &log, &place, partition.high_watermark).await {
-                cast.oracle().finish(&place, partition.high_watermark);
+            let (start, end) = (partition.log_start, partition.high_watermark);
+            if read_all(cast, &log, &place, start, end).await {
+                cast.oracle().finish(&place, start, end);
             }
         }
     }
     cast.oracle().finish_all();
 }
 
-async fn read_all(cast: &Arc<Cast>, log: &Log, place: &(String, u32), end: u64) -> bool {
+async fn read_all(cast: &Arc<Cast>, log: &Log, place: &(String, u32), start: u64, end: u64) -> bool {
     let fetcher = log.fetcher();
-    let mut at = 0;
+    let mut at = start;
     while at < end {
         match fetcher.fetch(&place.0, place.1, at, FetchLimits::default()).await {
             Ok(fetched) if fetched.next > at => {

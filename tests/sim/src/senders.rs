@@ -14,7 +14,7 @@ use crate::clock::{Gate, sleep_ms};
 use crate::oracle::{Id, Place};
 use crate::rng::Rng;
 
-fn settings(cast: &Cast, rng: &mut Rng, idempotent: bool) -> ProducerSettings {
+pub(crate) fn settings(cast: &Cast, rng: &mut Rng, idempotent: bool) -> ProducerSettings {
     let inline = rng.chance(cast.world.plan.inline);
     ProducerSettings {
         linger_ms: rng.pick(&[0, 1, 5, 20]),
@@ -93,7 +93,7 @@ async fn burst_of(
     good
 }
 
-fn ack(cast: &Cast, id: Id, metadata: &RecordMetadata) {
+pub(crate) fn ack(cast: &Cast, id: Id, metadata: &RecordMetadata) {
     let at_ms = cast.world.clock.ms();
     cast.world
         .note("", || format!("ack {id} at {}/{} {:?}", metadata.topic, metadata.partition, metadata.offset));

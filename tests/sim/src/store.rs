@@ -41,6 +41,8 @@ impl SimStore {
         let at = self.world.draw(|rng| rng.below(bytes.len().max(1) as u64)) as usize;
         match fault {
             Fault::Truncated => bytes.truncate(at),
+            // In every row group and in the footer.
+            Fault::Rotten => bytes.iter_mut().skip(4).step_by(16).for_each(|byte| *byte ^= 4),
             _ if bytes.is_empty() => {}
             _ => bytes[at] ^= 1 << self.world.draw(|rng| rng.below(8)),
         }
@@ -131,7 +133,7 @@ impl ObjectStore for SimStore {
         };
         sleep_ms(back).await;
         self.gate.pass().await;
-        if let (Ok(_), Some(fault)) = (&answer, self.world.corruption()) {
+        if let (Ok(_), Some(fault)) = (&answer, self.world.corruption(&self.gate, path.as_ref())) {
             return self.corrupt(path, answer?, fault).await;
         }
         self.answered("object get", path, fault, answer_name(&answer));

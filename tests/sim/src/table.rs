@@ -10,6 +10,7 @@ use tidelog_core::table::{
 use tokio::sync::oneshot;
 
 use crate::clock::{Gate, sleep_ms};
+use crate::rng::Rng;
 use crate::world::{Fault, World};
 
 /// The world's table, through one process's network.
@@ -25,6 +26,18 @@ impl SimTable {
         Arc::new(Self { world, gate })
     }
 
+    /// The fault, or that an item of the answer is damaged now.
+    fn flipped<T>(
+        &self,
+        answer: &mut TableResult<T>,
+        fault: Fault,
+        flip: fn(&mut T, &mut Rng) -> bool,
+    ) -> Fault {
+        let Ok(answer) = answer else { return fault };
+        let flipped = self.world.corrupt_item(&self.gate, |rng| flip(&mut answer.value, rng));
+        if flipped { Fault::Flipped } else { fault }
+    }
+
     fn timed<T>(&self, answer: TableResult<T>) -> TableResult<T> {
         let store_time_ms = self.world.plan.store_clock.then(|| self.world.clock.wall_ms());
         answer.map(|Answer { value, .. }| Answer { value, store_time_ms })
@@ -37,6 +50,7 @@ impl SimTable {
         what: String,
         apply: impl Fn(&MemoryTable) -> TableResult<T> + Send + 'static,
         name: fn(&T) -> &'static str,
+        flip: fn(&mut T, &mut Rng) -> bool,
     ) -> TableResult<T> {
         self.gate.pass().await;
         let (there, back, fault) =
@@ -60,7 +74,7 @@ impl SimTable {
                 }
             });
         }
-        let answer = match fault {
+        let mut answer = match fault {
             Fault::None | Fault::Twice(_) => applied.await.expect("it is applied"),
             Fault::Applied => applied
                 .await
@@ -81,6 +95,7 @@ impl SimTable {
         };
         sleep_ms(back).await;
         self.gate.pass().await;
+        let fault = self.flipped(&mut answer, fault, flip);
         self.world.answered(&self.gate, step, &what, fault, answer_name(&answer, name));
         self.timed(answer)
     }
@@ -91,12 +106,13 @@ impl SimTable {
         what: String,
         look: impl FnOnce(&MemoryTable) -> TableResult<T>,
         name: fn(&T) -> &'static str,
+        flip: fn(&mut T, &mut Rng) -> bool,
     ) -> TableResult<T> {
         self.gate.pass().await;
         let (there, back, fault) =
             (self.world.latency(), self.world.latency(), self.world.read_fault(&self.gate));
         sleep_ms(there).await;
-        let answer = match fault {
+        let mut answer = match fault {
             Fault::Hangs => {
                 self.world.answered(&self.gate, step, &what, fault, "nothing");
                 return std::future::pending().await;
@@ -108,6 +124,7 @@ impl SimTable {
         // The answer is as of now, and arrives later.
         sleep_ms(back).await;
         self.gate.pass().await;
+        let fault = self.flipped(&mut answer, fault, flip);
         self.world.answered(&self.gate, step, &what, fault, answer_name(&answer, name));
         self.timed(answer)
     }
@@ -126,6 +143,19 @@ fn answer_name<T>(answer: &TableResult<T>, name: fn(&T) -> &'static str) -> &'st
 /// The memory table answers at once.
 fn now<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().expect("a table in memory does not wait")
+}
+
+/// Flips a bit of the body; `false`: there is none.
+fn flip_item(item: &mut Item, rng: &mut Rng) -> bool {
+    let Some(body) = &mut item.body else { return false };
+    let mut bytes = body.to_vec();
+    bytes[rng.below(body.len() as u64) as usize] ^= 1 << rng.below(8);
+    *body = bytes.into();
+    true
+}
+
+fn flip_found(item: &mut Option<Item>, rng: &mut Rng) -> bool {
+    item.as_mut().is_some_and(|item| flip_item(item, rng))
 }
 
 fn found(item: &Option<Item>) -> &'static str {
@@ -150,15 +180,33 @@ impl Table for SimTable {
             Put::Exists(Item { body: None, .. }) => "a stub is there",
             Put::Exists(_) => "one is there",
         };
-        self.write("table put", what, move |table| now(table.put_if_absent(&pk, &item)), name).await
+        let flip = |put: &mut Put, rng: &mut Rng| match put {
+            Put::Exists(item) => flip_item(item, rng),
+            Put::Stored => false,
+        };
+        self.write("table put", what, move |table| now(table.put_if_absent(&pk, &item)), name, flip).await
     }
 
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.read("table get", format!("{sk}"), |table| now(table.get(pk, sk, consistency)), found).await
+        self.read(
+            "table get",
+            format!("{sk}"),
+            |table| now(table.get(pk, sk, consistency)),
+            found,
+            flip_found,
+        )
+        .await
     }
 
     async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.read("table newest", String::new(), |table| now(table.newest(pk, consistency)), found).await
+        self.read(
+            "table newest",
+            String::new(),
+            |table| now(table.newest(pk, consistency)),
+            found,
+            flip_found,
+        )
+        .await
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
@@ -168,20 +216,39 @@ impl Table for SimTable {
             true => "with stubs",
             false => "whole",
         };
-        self.read("table range", what, |table| now(table.range(pk, from, limit, consistency)), name).await
+        let flip = |page: &mut Page, rng: &mut Rng| {
+            let at = rng.below(page.items.len() as u64) as usize;
+            page.items.get_mut(at).is_some_and(|item| flip_item(item, rng))
+        };
+        self.read("table range", what, |table| now(table.range(pk, from, limit, consistency)), name, flip)
+            .await
     }
 
     async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
         let what = format!("{}", item.sk);
         let (pk, item) = (pk.to_owned(), item.clone());
         let name = |done: &bool| if *done { "done" } else { "condition fails" };
-        self.write("table replace", what, move |table| now(table.replace_if(&pk, &item, expect)), name).await
+        self.write(
+            "table replace",
+            what,
+            move |table| now(table.replace_if(&pk, &item, expect)),
+            name,
+            |_, _| false,
+        )
+        .await
     }
 
     async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool> {
         let pk = pk.to_owned();
         let name = |done: &bool| if *done { "done" } else { "condition fails" };
         let what = format!("{sk}");
-        self.write("table delete", what, move |table| now(table.delete_if(&pk, sk, expect)), name).await
+        self.write(
+            "table delete",
+            what,
+            move |table| now(table.delete_if(&pk, sk, expect)),
+            name,
+            |_, _| false,
+        )
+        .await
     }
 }

@@ -1,6 +1,6 @@
 //! What the processes of a seed share: table, objects, faults, and the account of what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -25,6 +25,8 @@ pub struct Plan {
     pub write_fault_rate: u64,
     pub read_fault_rate: u64,
     pub corrupt_rate: u64,
+    pub rot_rate: u64,
+    pub item_corrupt_rate: u64,
     pub store_clock: bool,
     pub lag_max: u64,
     pub skew_ms_max: u64,
@@ -48,6 +50,8 @@ impl Plan {
             write_fault_rate: rate(rng, &[0, 20, 60, 150, 250]),
             read_fault_rate: rate(rng, &[0, 10, 40, 100]),
             corrupt_rate: rate(rng, &[0, 0, 20, 80]),
+            rot_rate: rate(rng, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 50]),
+            item_corrupt_rate: rate(rng, &[0, 0, 0, 0, 0, 0, 0, 0, 3, 20]),
             store_clock: rng.chance(500),
             lag_max: rng.pick(&[0, 3, 20]),
             skew_ms_max: rng.pick(&[0, 1_000, 100_000, 200_000]),
@@ -74,6 +78,7 @@ pub enum Fault {
     HangsApplied,
     Truncated,
     Flipped,
+    Rotten,
 }
 
 impl Fault {
@@ -91,6 +96,7 @@ impl Fault {
             Self::HangsApplied => "applied, hangs",
             Self::Truncated => "truncated",
             Self::Flipped => "bit flipped",
+            Self::Rotten => "damaged for good",
         }
     }
 }
@@ -118,6 +124,12 @@ struct Inner {
     stopped: bool,
     trace: Option<String>,
     coverage: Coverage,
+    /// Objects that a process was once given damaged: the next time they are whole.
+    struck: BTreeSet<(String, String)>,
+    /// Objects met that are damaged for good.
+    rotten: BTreeSet<String>,
+    /// Lives of processes that were given a damaged item.
+    harmed: BTreeSet<String>,
 }
 
 impl World {
@@ -129,7 +141,9 @@ impl World {
         let table =
             MemoryTable::new().with_lag(lag_max, move || lag.lock().expect("one thread").below(lag_max + 1));
         let trace = traced.then(|| format!("seed {seed}: {plan:#?}\n"));
-        let inner = Inner { rng, faulty: false, stopped: false, trace, coverage: Coverage::new() };
+        let (coverage, struck) = (Coverage::new(), BTreeSet::new());
+        let (rotten, harmed) = (BTreeSet::new(), BTreeSet::new());
+        let inner = Inner { rng, faulty: false, stopped: false, trace, coverage, struck, rotten, harmed };
         let (objects, clock) = (InMemory::new(), Clock::start());
         Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
     }
@@ -222,14 +236,52 @@ impl World {
         }
     }
 
-    /// What happens to the bytes of an object that is read.
-    pub fn corruption(&self) -> Option<Fault> {
+    /// What happens to the bytes of an object that is read: damaged once on their way, or for good in the store.
+    pub fn corruption(&self, gate: &Gate, path: &str) -> Option<Fault> {
+        if self.is_rotten(path) {
+            self.inner().rotten.insert(path.to_owned());
+            return Some(Fault::Rotten);
+        }
         let rate = self.plan.corrupt_rate;
         let mut inner = self.inner();
         if !inner.faulty || !inner.rng.chance(rate) {
             return None;
         }
-        Some(if inner.rng.chance(400) { Fault::Truncated } else { Fault::Flipped })
+        let first = inner.struck.insert((gate.name.clone(), path.to_owned()));
+        first.then(|| if inner.rng.chance(400) { Fault::Truncated } else { Fault::Flipped })
+    }
+
+    /// Whether a segment is damaged for good, from its first byte on and until the storm is over.
+    pub fn is_rotten(&self, path: &str) -> bool {
+        let salt = path.bytes().fold(7, |salt: u64, byte| salt.rotate_left(5) ^ u64::from(byte));
+        let chosen = path.starts_with("l0/") && Rng::new(self.seed, salt).chance(self.plan.rot_rate);
+        chosen && self.inner().faulty
+    }
+
+    /// Whether an error names an object that is damaged for good.
+    pub fn names_rotten(&self, words: &str) -> bool {
+        self.inner().rotten.iter().any(|path| words.contains(path))
+    }
+
+    /// Perhaps damages an item of an answer: `flip` says whether there was one.
+    pub fn corrupt_item(&self, gate: &Gate, flip: impl FnOnce(&mut Rng) -> bool) -> bool {
+        let rate = self.plan.item_corrupt_rate;
+        let mut inner = self.inner();
+        let done = inner.faulty && inner.rng.chance(rate) && flip(&mut inner.rng);
+        if done {
+            inner.harmed.insert(gate.name.clone());
+        }
+        done
+    }
+
+    /// Whether this life of a process was given a damaged item.
+    pub fn is_harmed(&self, who: &str) -> bool {
+        self.inner().harmed.contains(who)
+    }
+
+    /// Something that was seen, into the table of what was.
+    pub fn saw(&self, step: &'static str, fault: &'static str, answer: &'static str) {
+        *self.inner().coverage.entry((step, fault, answer)).or_default() += 1;
     }
 
     /// A line of the trace.
