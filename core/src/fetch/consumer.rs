@@ -4,12 +4,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use futures::future::BoxFuture;
 
 use super::{FetchLimits, Fetched, Fetcher, Run};
 use crate::error::{Error, ErrorKind, Result};
@@ -113,11 +112,19 @@ pub struct Consumer {
     settings: ConsumerSettings,
     tracks: Vec<Track>,
     turn: usize,
-    /// At the end of all partitions: waits for the next commit. Never locked: the mutex makes it `Sync`, or futures that
-    /// borrow a consumer could not be spawned.
-    waiting: Mutex<Option<BoxFuture<'static, Result<()>>>>,
+    /// At the end of all partitions: waits for the next commit. A task of its own, because it reads the tail for the whole
+    /// process: polled from here, it would stop everybody for as long as nobody asks this consumer for a record.
+    waiting: Option<tokio::task::JoinHandle<Result<()>>>,
     /// The commit up to which partitions were looked for.
     slot: u64,
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.abort();
+        }
+    }
 }
 
 impl std::fmt::Debug for Consumer {
@@ -134,8 +141,7 @@ impl Consumer {
     pub async fn start(ledger: Ledger, topic: &str, settings: ConsumerSettings) -> Result<Self> {
         let fetcher = Fetcher::new(ledger.clone(), settings.cache_bytes);
         let (topic, tracks, slot) = (topic.into(), Vec::new(), ledger.chain.slot());
-        let mut consumer =
-            Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: Mutex::default(), slot };
+        let mut consumer = Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: None, slot };
         consumer.assign().await?;
         Ok(consumer)
     }
@@ -212,10 +218,11 @@ impl Stream for Consumer {
             if this.settings.until.is_some() && this.tracks.iter().all(Track::is_done) {
                 return Poll::Ready(None);
             }
-            let slot = this.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let waiting = slot.get_or_insert_with(|| Box::pin(next_commit(this.ledger.clone())));
-            let Poll::Ready(waited) = waiting.as_mut().poll(context) else { return Poll::Pending };
-            *slot = None;
+            let ledger = &this.ledger;
+            let waiting = this.waiting.get_or_insert_with(|| tokio::spawn(next_commit(ledger.clone())));
+            let Poll::Ready(waited) = Pin::new(waiting).poll(context) else { return Poll::Pending };
+            this.waiting = None;
+            let waited = waited.unwrap_or(Err(Error::Closed { what: "the runtime" }));
             if let Err(error) = waited.and_then(|()| this.add_partitions()) {
                 return Poll::Ready(Some(Err(error)));
             }

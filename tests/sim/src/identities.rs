@@ -194,8 +194,10 @@ impl Forgotten {
                 Some(Ok(found)) if found.iter().all(|metadata| metadata.duplicate) => {
                     cast.world.saw("append", "known producer", "duplicate");
                     let offset = found.first().and_then(|first| first.offset);
-                    if self.is_gone || offset != self.first {
-                        let words = format!("{} takes a new start for {offset:?}, again", gate.name);
+                    // From a view before the expiry that is right, too: one identity is one batch.
+                    if offset != self.first {
+                        let words =
+                            format!("{} takes a repeat of {:?} for {offset:?}", gate.name, self.first);
                         cast.oracle().violation(words);
                     }
                     batch.iter().for_each(|(id, _)| cast.oracle().failed(*id, "duplicate"));

@@ -13,6 +13,9 @@ use crate::cast::Cast;
 use crate::clock::sleep_ms;
 use crate::rng::Rng;
 
+/// How long a reader may hold a view: longer than any freeze.
+const READ_LAG_MS: u64 = 300_000;
+
 /// Moves log starts, to any offset.
 pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {
@@ -46,14 +49,20 @@ pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
 /// Commits a floor, then deletes objects drawn below it that no view from there on names. Without the lag of a real
 /// sweep: the floor alone must be enough.
 pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
+    let mut seen: Vec<(u64, u64)> = Vec::new();
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(300, 6_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         let chain = log.ledger().chain();
         let back = rng.pick(&[0, 0, 3, 20]);
         let Ok(floor) = chain.view(|view| view.slot.saturating_sub(back).max(view.floor)) else { continue };
+        let now_ms = cast.world.clock.ms();
+        seen.push((now_ms, floor));
+        // What died longer ago than any reader holds a view.
+        let forget =
+            seen.iter().rfind(|(at_ms, _)| at_ms + READ_LAG_MS <= now_ms).map_or(0, |(_, slot)| *slot);
         let named = async {
-            log.ledger().act(Action::Floor(Floor { floor, forget: floor })).await?;
+            log.ledger().act(Action::Floor(Floor { floor, forget })).await?;
             let named = |view: &tidelog_core::ledger::view::View| {
                 let dead = view.dead.iter().map(|dead| &dead.object);
                 let all = view.objects.keys().chain(dead);
@@ -102,6 +111,8 @@ pub async fn restart_poisoned(cast: &Cast, number: usize) {
         cast.refused(&gate.name, &cast.places()[0], &error);
         cast.world.saw("process", "bit flipped", "refused, restarted");
         process.crash();
-        process.start(0, false, &cast.oracle).await;
+        let (process, oracle) = (process.clone(), cast.oracle.clone());
+        // Goes on when the storm is over and its actors are ended.
+        tokio::spawn(async move { process.start(0, false, &oracle).await });
     }
 }
