@@ -262,7 +262,7 @@ impl Oracle {
                 && !found.contains_key(&(id as Id))
                 && !self.is_gone(&sent.topic)
                 && !trimmed.contains(&(id as Id))
-                && !(sent.placed.is_none() && self.is_trimmed(&sent.topic))
+                && (sent.placed.is_some() || !self.is_trimmed(&sent.topic))
             {
                 self.violations.push(format!("record {id} was acked and is not in the log"));
             }

@@ -48,7 +48,15 @@ thread_local! {
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| PANICS.with_borrow_mut(|all| all.push(info.to_string()))));
+        std::panic::set_hook(Box::new(|info| {
+            PANICS.with_borrow_mut(|all| {
+                all.push(info.to_string());
+                // One on top of another may end the run: then these are the last words.
+                if all.len() > 1 {
+                    eprintln!("{}", all.join("\n"));
+                }
+            });
+        }));
     });
 }
 
