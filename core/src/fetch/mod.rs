@@ -190,7 +190,11 @@ impl Fetcher {
             let loaded = self.loader.rows(&self.ledger.chain, topic, partition, rest).await?;
             let (now, later) = rest.split_at(loaded.len());
             for (slice, rows) in now.iter().zip(loaded) {
-                let from = (fetched.next - slice.base) as usize;
+                let from = fetched.next.checked_sub(slice.base).filter(|from| *from < slice.rows);
+                let Some(from) = from.map(|from| from as usize) else {
+                    let what = format!("{topic}/{partition} at offset {}", fetched.next);
+                    return Err(Error::damaged(what, format!("slice {}..{}", slice.base, slice.end())));
+                };
                 let room = limits.bytes_max.saturating_sub(bytes);
                 let fit = rows.fitting(from, limits.records_max.saturating_sub(records), room);
                 // One record at least, or nobody would get on.

@@ -52,10 +52,6 @@ impl Cast {
     pub fn refused(&self, who: &str, place: &Place, error: &Error) {
         self.world.note(who, || format!("answers about {place:?}: {error}"));
         let wrong = match error {
-<<<<<<< HEAD
-            Error::Damaged { .. } => self.world.plan.corrupt_rate == 0,
-            Error::CannotOpen { .. } => self.world.plan.write_fault_rate == 0,
-=======
             // A transient flip must have been read again.
             Error::Damaged { .. } => {
                 !self.world.is_harmed(who) && !self.world.names_rotten(&error.to_string())
@@ -67,8 +63,7 @@ impl Cast {
                 self.world.saw("fetch", "trimmed", "below log start");
                 false
             }
-            Error::StoreRefused { .. } => self.world.plan.write_fault_rate == 0,
->>>>>>> c12e8c8 (A damaged answer is read once more; time lookups honour the log start; flush wakes in order)
+            Error::CannotOpen { .. } => self.world.plan.write_fault_rate == 0,
             Error::Unknown { .. }
             | Error::Unavailable { .. }
             | Error::EarlierBatchFailed { .. }
