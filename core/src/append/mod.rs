@@ -613,7 +613,8 @@ impl Shared {
     }
 
     fn close(&self) {
-        let mut sending = self.sending();
+        // Also called when a producer is dropped, perhaps because of a panic: a second one would end the process.
+        let Ok(mut sending) = self.sending.lock() else { return };
         sending.closed = true;
         seal_opens(&mut sending);
         self.wake.notify_one();
