@@ -82,8 +82,7 @@ fn measure(compression: Compression, rows: &[Row], megabytes: f64, rounds: usize
     };
     let whole = Paired::timed(rounds, ours, || clock(|| bare_append(rows, compression)));
     print("push and encode", &whole);
-    let batches: Vec<RecordBatch> =
-        segments(rows).map(bare_batch).collect::<Fallible<Vec<_>>>()?;
+    let batches: Vec<RecordBatch> = segments(rows).map(bare_batch).collect::<Fallible<Vec<_>>>()?;
     let files = || batches.iter().map(|b| bare::encode(&[vec![b.clone()]], compression)).collect::<Vec<_>>();
     let encode = Paired::timed(rounds, ours, || clock(files));
     print("encode only", &encode);
