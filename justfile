@@ -49,6 +49,10 @@ readme:
 readback:
     ./test readback
 
+# Install servers that stand in for AWS into `.emu`: dynamodb, seaweedfs, ministack, localstack.
+emulators *names="dynamodb seaweedfs":
+    tests/emulators {{ names }}
+
 # Duplicate versions, licences and sources of the dependencies.
 deny:
     tests/deny

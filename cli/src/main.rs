@@ -34,11 +34,11 @@ use clap::{Parser, Subcommand};
 
 use out::{Context, Failure, Outcome, Output};
 
-/// A log with no brokers: topics, partitions and offsets over Parquet files in a folder.
+/// A log with no brokers: topics, partitions and offsets over Parquet files in a folder or in S3.
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
-    /// Where the log is: a folder, or `memory:`
+    /// Where the log is: a folder, `memory:`, or s3://BUCKET[/PREFIX]?table=NAME[&region=…][&profile=…][&endpoint=URL]
     #[arg(
         long,
         global = true,
@@ -82,7 +82,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 try again later, 4 damage found, 130 inte
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an empty log, or check that there is one
+    /// Make an empty log, bucket and table included, or check that there is one
     Init,
     /// Create, list, describe, alter and delete topics
     #[command(subcommand)]
@@ -137,7 +137,7 @@ async fn run(context: &Context, command: Command) -> Outcome {
 }
 
 async fn init(context: &Context) -> Outcome {
-    let log = context.open().await?;
+    let log = tidelog_core::Log::init(&context.store).await?;
     let (id, era, created) = log
         .fresh_view(|view| view.store.as_ref().map(|store| (store.store_id, store.era, store.created_ms)))
         .await?

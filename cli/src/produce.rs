@@ -13,7 +13,7 @@ use tidelog_core::counting::{CountingStore, CountingTable};
 use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::metrics::{Metric, SharedMetrics, Totals};
-use tidelog_core::store::Store;
+use tidelog_core::store::{Store, StoreUrl};
 use tidelog_core::text::{Format, Line};
 use tidelog_core::{Compression, Error, ErrorKind, Log, Producer};
 
@@ -79,7 +79,8 @@ pub async fn open_counting(
     metrics: SharedMetrics,
 ) -> Result<(Log, CountingTable, CountingStore), Error> {
     let env = SystemEnv::shared();
-    let mut store = Store::open(&url.parse()?, env.clone(), true).await?;
+    let url: StoreUrl = url.parse()?;
+    let mut store = Store::open(&url, env.clone(), url.made_on_first_use()).await?;
     let table = CountingTable::new(store.table.clone());
     store.table = Arc::new(table.clone());
     let mut objects = None;

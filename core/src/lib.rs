@@ -51,6 +51,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `aws` (default) | S3 and DynamoDB |
 //! | `contract` | the suite that every table adapter must pass |
 //! | `planted-bugs` | switches that turn single laws off, for the simulator; never in a release |
 

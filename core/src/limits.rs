@@ -142,6 +142,30 @@ pub const OBJECT_BACKOFF_MS: u64 = 50;
 pub const SYNCED_FOLDERS_MAX: usize = 1_024;
 /// One table request, at most.
 pub const TABLE_TIMEOUT_MS: u64 = 5_000;
+/// A connection to DynamoDB, at most.
+pub const TABLE_CONNECT_MS: u64 = 1_000;
+/// One attempt at a DynamoDB request, connecting included.
+pub const TABLE_ATTEMPT_MS: u64 = 2_000;
+/// Attempts at one read of DynamoDB. A write has one.
+pub const TABLE_READ_ATTEMPTS_MAX: u32 = 3;
+/// The pause before a second read is less than twice this; the bound doubles with each further one.
+pub const TABLE_BACKOFF_MS: u64 = 25;
+/// Empty pages that a query of DynamoDB follows.
+pub const TABLE_EMPTY_PAGES_MAX: usize = 16;
+/// Largest answer of DynamoDB that is read: a page in base 64, with room for names and numbers.
+pub const TABLE_ANSWER_BYTES_MAX: usize = 4 << 20;
+/// How long `init` waits for a fresh table.
+pub const TABLE_CREATE_MS_MAX: u64 = 120_000;
+/// How often it looks.
+pub const TABLE_CREATE_POLL_MS: u64 = 500;
+/// How long region and credentials are looked for.
+pub const CREDENTIALS_MS_MAX: u64 = 5_000;
+/// Longest prefix of a store's objects in S3: its own names and S3's limit of 1,024 leave room for it.
+pub const S3_PREFIX_BYTES_MAX: usize = 512;
+/// Bytes of an error of S3 that are read.
+pub const S3_ERROR_BYTES_MAX: usize = 16 << 10;
+/// Credentials are fetched again this long before they expire.
+pub const CREDENTIALS_EARLY_MS: i64 = 5 * 60 * 1_000;
 /// How long a commit is looked for before its callers are told `Unknown`; it goes on being settled.
 pub const SETTLE_MS_MAX: u64 = 15_000;
 /// Evidence of the head younger than this saves the tail read before a put.
@@ -194,6 +218,11 @@ const _: () = {
     assert!(ITEM_BYTES_MAX <= 400 << 10, "DynamoDB's item limit");
     assert!(ITEM_BYTES_MAX <= PAGE_BYTES && ITEM_BYTES_MAX <= SQLITE_VALUE_BYTES_MAX);
     assert!(SQLITE_BUSY_MS < TABLE_TIMEOUT_MS, "a lock is reported as throttled before the caller gives up");
+    assert!(TABLE_CONNECT_MS < TABLE_ATTEMPT_MS && TABLE_ATTEMPT_MS * 2 < TABLE_TIMEOUT_MS, "two reads fit");
+    assert!(
+        TABLE_ANSWER_BYTES_MAX > (PAGE_BYTES + ITEM_BYTES_MAX) / 3 * 4 + PAGE_ITEMS * 256,
+        "a page in base 64"
+    );
     assert!(CHECKPOINT_COMMIT_BYTES <= PAGE_BYTES as u64, "the tail after a checkpoint is one page");
     assert!(CHECKPOINT_COMMITS <= PAGE_ITEMS as u64);
     assert!(POLL_MS_MIN < POLL_MS_MAX && POLL_MS_MAX <= EMPTY_FETCH_AGE_MS);

@@ -24,9 +24,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log at `url` (a folder, or `memory:`), making it on first use.
+    /// Opens the log at `url`, beginning it on first use. A folder is made, a bucket and a table must be there.
     pub async fn open(url: &str) -> Result<Self> {
         Self::builder().open(url).await
+    }
+
+    /// Opens the log at `url`, making all that is absent: bucket and table, too.
+    pub async fn init(url: &str) -> Result<Self> {
+        Self::builder().make_store(true).open(url).await
     }
 
     /// Opens the log at `url` if there is one.
@@ -37,7 +42,7 @@ impl Log {
     /// Opens a log with options.
     pub fn builder() -> LogBuilder {
         let (env, settings, metrics) = (SystemEnv::shared(), Settings::default(), Arc::new(()));
-        LogBuilder { env, create: true, settings, metrics }
+        LogBuilder { env, create: true, make_store: false, settings, metrics }
     }
 
     /// Opens a log on a store that the caller made.
@@ -82,6 +87,7 @@ impl Log {
 pub struct LogBuilder {
     env: SharedEnv,
     create: bool,
+    make_store: bool,
     settings: Settings,
     metrics: SharedMetrics,
 }
@@ -99,6 +105,12 @@ impl LogBuilder {
         self
     }
 
+    /// Whether a bucket and a table that are absent are made, too: they are not unless set.
+    pub fn make_store(mut self, make_store: bool) -> Self {
+        self.make_store = make_store;
+        self
+    }
+
     /// When the ledger's upkeep happens.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -111,9 +123,11 @@ impl LogBuilder {
         self
     }
 
-    /// Opens the log at `url`: a folder, or `memory:`.
+    /// Opens the log at `url`: a folder, `memory:`, or a bucket and a table.
     pub async fn open(self, url: &str) -> Result<Log> {
-        let store = Store::open(&url.parse::<StoreUrl>()?, self.env.clone(), self.create).await?;
+        let url: StoreUrl = url.parse()?;
+        let make = self.create && (self.make_store || url.made_on_first_use());
+        let store = Store::open(&url, self.env.clone(), make).await?;
         self.open_store(store).await
     }
 

@@ -41,10 +41,20 @@ pub enum Bug {
     ViewTrustedAfterThaw,
     /// R5: a batch of a fenced epoch is accepted.
     StaleEpochAccepted,
+    /// DynamoDB: a query's first page is taken for all there is.
+    FirstPageTakenForAll,
+    /// DynamoDB: an unanswered put is repeated at once, and a throttle of the second taken for "not applied" (L3).
+    ThrottleTakenForNotApplied,
+    /// DynamoDB: an eventual read is taken for the head (L4).
+    EventualReadTakenForHead,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those of an adapter, which its own tests notice: the simulator has a table of its own.
+    pub const ADAPTER: [Bug; 3] =
+        [Bug::FirstPageTakenForAll, Bug::ThrottleTakenForNotApplied, Bug::EventualReadTakenForHead];
+
+    /// Those that the simulator must notice.
     pub const ALL: [Bug; 25] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,

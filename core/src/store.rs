@@ -1,20 +1,20 @@
 //! A store: a metadata table and objects, opened together from one URL.
 //!
-//! ```text
-//! memory:                     nothing is kept; each opening is a store of its own
-//! ./tidelog-data              a folder: table.sqlite beside l0/ and ckpt/
-//! file:./tidelog-data         the same
-//! ./tidelog-data?era=1        the same in another era (default 0)
-//! ```
+//! What URLs there are is in `store/url.rs`.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(feature = "aws")]
+mod bucket;
 mod probe;
+#[cfg(feature = "aws")]
+mod s3;
 #[cfg(test)]
 mod tests;
+mod url;
 
-use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::env::{SharedEnv, offload};
@@ -23,81 +23,7 @@ use crate::table::{MemoryTable, SharedTable, SqliteTable, sqlite};
 use crate::{Error, Result};
 
 pub use probe::probe;
-
-/// Where a store is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreUrl {
-    /// The place.
-    pub place: Place,
-    /// Which chain of that place (R10).
-    pub era: u16,
-}
-
-/// A kind of store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Place {
-    /// In this process, and gone with it.
-    Memory,
-    /// A local folder.
-    Folder(PathBuf),
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Memory => write!(f, "memory:")?,
-            Place::Folder(path) => write!(f, "{}", path.display())?,
-        }
-        if self.era == 0 { Ok(()) } else { write!(f, "?era={}", self.era) }
-    }
-}
-
-impl FromStr for StoreUrl {
-    type Err = Error;
-
-    fn from_str(url: &str) -> Result<Self> {
-        let refused = |reason: &str| Error::CannotOpen { url: url.to_owned(), reason: reason.to_owned() };
-        let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
-        let era = match query.map(|query| query.strip_prefix("era=")) {
-            None => 0,
-            Some(Some(era)) if era.bytes().all(|byte| byte.is_ascii_digit()) => {
-                era.parse().map_err(|_| refused("era is a number from 0 to 65535"))?
-            }
-            Some(_) => return Err(refused("after `?` only `era=N` is known")),
-        };
-        let place = match scheme(place) {
-            Some(("memory", "")) => Place::Memory,
-            Some(("memory", _)) => return Err(refused("`memory:` has no name")),
-            Some(("file", path)) => folder(path).ok_or_else(|| refused("`file:` needs a local path"))?,
-            Some(("s3" | "s3a" | "dynamodb" | "gs" | "az" | "http" | "https", _)) => {
-                return Err(refused("stores on a network are not there yet; use a folder or `memory:`"));
-            }
-            Some(_) => {
-                return Err(refused("unknown scheme; use a folder (`./a:b` if it has a colon) or `memory:`"));
-            }
-            None => folder(place).ok_or_else(|| refused("it is empty; use a folder or `memory:`"))?,
-        };
-        Ok(Self { place, era })
-    }
-}
-
-/// The scheme of a URL, and what follows the colon.
-fn scheme(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once(':')?;
-    let plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    (plain && scheme.starts_with(|first: char| first.is_ascii_alphabetic())).then_some((scheme, rest))
-}
-
-fn folder(path: &str) -> Option<Place> {
-    let path = match path.strip_prefix("//") {
-        Some(rest) if rest.starts_with('/') => rest,
-        // `file://host/…`
-        Some(_) => return None,
-        None => path,
-    };
-    (!path.is_empty()).then(|| Place::Folder(PathBuf::from(path)))
-}
+pub use url::{Place, S3Url, StoreUrl};
 
 /// An open store. Whether its ledger has a beginning is the ledger's business.
 #[derive(Debug, Clone)]
@@ -114,21 +40,29 @@ impl Store {
     /// Opens the store at `url`; makes it if it is absent and `create`.
     ///
     /// # Errors
-    /// `CannotOpen`: absent, not to be read, read-only though `create`, or something else than a Tidelog store. Else as [`SqliteTable::open`].
+    /// `CannotOpen`: absent, not to be read, read-only though `create`, something else than a Tidelog store, or no way to
+    /// it. `Unavailable`: nobody answers. Else as [`SqliteTable::open`].
     pub async fn open(url: &StoreUrl, env: SharedEnv, create: bool) -> Result<Self> {
-        let url = url.clone();
-        let Place::Folder(path) = &url.place else {
-            let table = Arc::new(MemoryTable::new().with_env(env.clone()));
-            return Ok(Self { table, objects: Objects::memory(env), url });
-        };
-        let path = path.clone();
-        let open = move || {
-            check_folder(&path, create)?;
-            let table = SqliteTable::open(&path, create)?;
-            Ok::<_, Error>((table, Objects::folder(&path, env)?))
-        };
-        let (table, objects) = offload(open).await?;
-        Ok(Self { table: Arc::new(table), objects, url })
+        match &url.place {
+            Place::Memory => Ok(Self { url: url.clone(), ..Self::memory(env) }),
+            Place::Folder(path) => {
+                let path = path.clone();
+                let open = move || {
+                    check_folder(&path, create)?;
+                    let table = SqliteTable::open(&path, create)?;
+                    Ok::<_, Error>((table, Objects::folder(&path, env)?))
+                };
+                let (table, objects) = offload(open).await?;
+                Ok(Self { table: Arc::new(table), objects, url: url.clone() })
+            }
+            #[cfg(feature = "aws")]
+            Place::S3(place) => aws::open(url, place, env, create).await,
+            #[cfg(not(feature = "aws"))]
+            Place::S3(_) => {
+                let reason = "this binary was built without S3 and DynamoDB (cargo feature `aws`)".to_owned();
+                Err(Error::CannotOpen { url: url.to_string(), reason })
+            }
+        }
     }
 
     /// A fresh store in memory.

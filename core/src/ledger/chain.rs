@@ -570,6 +570,10 @@ impl Chain {
                 Ok(value)
             }
             Err(TableError::Damaged(detail)) => self.poison(Error::damaged("table", detail)),
+            // Before there is a view it is the way to the table that is wrong; later it may be rights in flux.
+            Err(error @ TableError::Refused(_)) if self.slot() == 0 => {
+                Err(error.into_error(what, self.table.name()))
+            }
             Err(error) => Err(Error::Unavailable { what, cause: error.to_string() }),
         }
     }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 
 use super::*;
@@ -20,6 +22,12 @@ async fn open(path: &Path, create: bool) -> Result<Store> {
 #[test]
 fn urls() {
     let folder = |path: &str| Place::Folder(PathBuf::from(path));
+    let s3 = |prefix: &str| S3Url {
+        bucket: "bucket".to_owned(),
+        prefix: prefix.to_owned(),
+        table: "log".to_owned(),
+        ..S3Url::default()
+    };
     for (text, place, era) in [
         ("memory:", Place::Memory, 0),
         ("memory:?era=2", Place::Memory, 2),
@@ -29,6 +37,19 @@ fn urls() {
         ("file:/data", folder("/data"), 0),
         ("file:///data?era=1", folder("/data"), 1),
         ("./a:b", folder("./a:b"), 0),
+        ("s3://bucket?table=log", Place::S3(s3("")), 0),
+        ("s3://bucket/?table=log&era=3", Place::S3(s3("")), 3),
+        ("s3://bucket/a/b/?table=log", Place::S3(s3("a/b")), 0),
+        (
+            "s3://bucket/a?region=eu-central-1&profile=my own&table=log&endpoint=http://[::1]:9000",
+            Place::S3(S3Url {
+                region: Some("eu-central-1".to_owned()),
+                profile: Some("my own".to_owned()),
+                endpoint: Some("http://[::1]:9000".to_owned()),
+                ..s3("a")
+            }),
+            0,
+        ),
     ] {
         assert_eq!(url(text), StoreUrl { place, era }, "{text}");
         assert_eq!(url(&url(text).to_string()), url(text), "{text}");
@@ -41,15 +62,42 @@ fn urls_that_are_refused_say_why() {
         ("", "empty"),
         ("file:", "local path"),
         ("file://host/data", "local path"),
-        ("s3://bucket/log", "not there yet"),
-        ("dynamodb:table", "not there yet"),
+        ("gs://bucket/log", "not there yet"),
+        ("dynamodb:table", "written `s3://"),
+        ("s3a://bucket/log", "written `s3://"),
+        ("s3:bucket", "it is not `s3://"),
+        ("s3://bucket/log", "which table"),
+        ("s3://bucket/log?table=", "table is \"\""),
+        ("s3://bucket/log?table=a/b", "table is \"a/b\""),
+        ("s3://bucket/log?table=log&table=log", "\"table\" is there twice"),
+        ("s3://bucket/log?table=log&tabel=x", "\"tabel\" is unknown"),
+        ("s3://bucket/log?table=log&", "\"\" is unknown"),
+        ("s3://bucket/log?table=log&region=EU", "region is \"EU\""),
+        ("s3://bucket/log?table=log&region=", "region is \"\""),
+        ("s3://bucket/log?table=log&profile=", "profile is \"\""),
+        ("s3://bucket/log?table=log&endpoint=localhost:1", "endpoint is \"localhost:1\""),
+        ("s3://bucket/log?table=log&endpoint=http://", "endpoint is \"http://\""),
+        ("s3://bucket/log?table=log&endpoint_s3=http://h/path", "endpoint_s3 is"),
+        ("s3://bucket/log?table=log&era=x", "0 to 65535"),
+        ("s3://Bucket/log?table=log", "bucket is \"Bucket\""),
+        ("s3://ab?table=log", "bucket is \"ab\""),
+        ("s3://a..b?table=log", "bucket is \"a..b\""),
+        ("s3://127.0.0.1?table=log", "bucket is"),
+        ("s3://-ab?table=log", "bucket is"),
+        ("s3://bucket//log?table=log", "prefix is \"/log\""),
+        ("s3://bucket/a/../b?table=log", "prefix is"),
+        ("s3://bucket/a b?table=log", "prefix is"),
+        ("s3://bucket/a%20b?table=log", "prefix is"),
         ("foo:bar", "unknown scheme"),
         ("memory:x", "no name"),
         ("data?era=", "0 to 65535"),
         ("data?era=65536", "0 to 65535"),
-        ("data?era=-1", "only `era=N`"),
+        ("data?era=-1", "0 to 65535"),
         ("data?erra=1", "only `era=N`"),
         ("data?era=1&x=2", "only `era=N`"),
+        ("data?table=log", "only `era=N`"),
+        ("data?era=1&era=1", "there twice"),
+        ("data?", "\"\" is unknown"),
     ] {
         let error = text.parse::<StoreUrl>().unwrap_err().to_string();
         assert!(error.contains(why), "{text}: {error}");

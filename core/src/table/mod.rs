@@ -5,6 +5,8 @@
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "aws")]
+pub mod dynamodb;
 pub mod memory;
 pub mod sqlite;
 
@@ -17,6 +19,8 @@ use bytes::Bytes;
 use crate::Error;
 use crate::limits::{ITEM_BYTES_MAX, PAGE_ITEMS, TABLE_KEY_BYTES_MAX};
 
+#[cfg(feature = "aws")]
+pub use dynamodb::DynamoTable;
 pub use memory::MemoryTable;
 pub use sqlite::SqliteTable;
 
@@ -36,10 +40,15 @@ pub struct Item {
 }
 
 impl Item {
-    /// What the item weighs in a page and on the bill: key, id, time, body and hint, in bytes.
+    /// What the item weighs in a page and on the bill, in bytes, as DynamoDB counts: names and values, a number at a
+    /// byte for two digits, one more, and one for a sign.
     pub fn stored_bytes(&self, pk: &str) -> usize {
-        const SK_ID_TIME: usize = 8 + 16 + 8;
-        pk.len() + SK_ID_TIME + self.body.as_ref().map_or(0, Bytes::len) + self.hint.len()
+        const NAMES_AND_ID: usize =
+            "pk".len() + "sk".len() + "id".len() + "time_ms".len() + "hint".len() + 16;
+        let number = |magnitude: u64| 1 + magnitude.checked_ilog10().map_or(1, |log| log as usize / 2 + 1);
+        let time = number(self.time_ms.unsigned_abs()) + usize::from(self.time_ms < 0);
+        let body = self.body.as_ref().map_or(0, |body| "body".len() + body.len());
+        NAMES_AND_ID + pk.len() + number(self.sk) + time + body + self.hint.len()
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! append STORE TOPIC WRITER RECORDS PAUSE_MS ACKS   plain records `WRITER:n`, one commit each, acks to a file
 //! resume STORE TOPIC WRITER RECORDS ACKS            the same with sequences: goes on after what the log holds
+//! open   STORE                                      opens what must be there
 //! flood  STORE TOPIC BYTES                          as much as that, through a 64 MiB buffer; prints peak memory
 //! ```
 
@@ -170,7 +171,8 @@ async fn main() {
         Some("append") => append(&args[1..]).await,
         Some("resume") => resume(&args[1..]).await,
         Some("flood") => flood(&args[1..]).await,
-        other => panic!("append, resume or flood, not {other:?}"),
+        Some("open") => Log::open_existing(args.get(1).expect("open takes an argument")).await.map(drop),
+        other => panic!("append, open, resume or flood, not {other:?}"),
     };
     if let Err(error) = done {
         eprintln!("{error}");

@@ -203,8 +203,16 @@ impl Table for WrongTable {
 }
 
 #[test]
-fn an_item_weighs_its_keys_id_time_body_and_hint() {
-    let item =
-        Item { sk: 1, id: 1, time_ms: 1, body: Some(Bytes::from_static(b"abc")), hint: "Lead".to_owned() };
-    assert_eq!(item.stored_bytes("0000/0000"), 9 + 32 + 3 + 4);
+fn an_item_weighs_what_dynamodb_counts() {
+    let item = |sk, time_ms, body: Option<&'static [u8]>| {
+        Item { sk, id: 0, time_ms, body: body.map(Bytes::from_static), hint: "h".to_owned() }
+            .stored_bytes("era")
+    };
+    // Names pk, sk, id, time_ms, hint; pk; sk; id; time; hint.
+    let stub = (2 + 2 + 2 + 7 + 4) + 3 + (1 + 1) + 16 + (1 + 7) + 1;
+    assert_eq!(item(9, 1_700_000_000_000, None), stub);
+    assert_eq!(item(99, 1_700_000_000_000, None), stub);
+    assert_eq!(item(100, 1_700_000_000_000, None), stub + 1);
+    assert_eq!(item(0, -1_700_000_000_000, None), stub + 1);
+    assert_eq!(item(9, 1_700_000_000_000, Some(b"12345")), stub + 4 + 5);
 }
