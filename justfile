@@ -53,6 +53,14 @@ readback:
 emulators *names="dynamodb seaweedfs":
     tests/emulators {{ names }}
 
+# The functions over HTTP: schemathesis and real clients against the development server.
+functions:
+    ./test functions
+
+# Both functions on one port, for development: `just http --store ./data`.
+http *args:
+    cargo run --quiet --package tidelog-http -- {{ args }}
+
 # Duplicate versions, licences and sources of the dependencies.
 deny:
     tests/deny

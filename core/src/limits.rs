@@ -109,6 +109,8 @@ pub const PRODUCER_WINDOW: usize = 5;
 pub const PRODUCERS_MAX: usize = 100_000;
 /// Producers and groups silent for this long expire: a week.
 pub const EXPIRE_MS: i64 = 7 * 24 * 3_600 * 1_000;
+/// Identities of kind `once` expire sooner: 15 minutes. They come one a request, and nobody goes on with one.
+pub const ONCE_EXPIRE_MS: i64 = 15 * 60 * 1_000;
 /// Leader epochs one partition remembers. Part of the format, too.
 pub const LEADER_EPOCHS_KEPT: usize = 5;
 /// Partitions taken or let go by one commit.
@@ -200,6 +202,37 @@ pub const WHOLE_OBJECT_BYTES: u64 = 1 << 20;
 /// Bytes of verified segments kept by a reader.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
+/// Bytes of an HTTP request's body as it comes, before it is unpacked (Lambda's limit on an event).
+pub const HTTP_BODY_BYTES_MAX: usize = 6 << 20;
+/// Bytes of a body after it is unpacked, where the memory allows as much.
+pub const HTTP_UNPACKED_BYTES_MAX: usize = 16 << 20;
+/// The largest zstd window that is accepted, as a power of two (RFC 9659: 8 MiB).
+pub const HTTP_ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Records of one HTTP request.
+pub const HTTP_RECORDS_MAX: usize = 50_000;
+/// Longest query string of an HTTP request.
+pub const HTTP_QUERY_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an HTTP answer's body: in base 64 with its headers it fits into what Lambda lets out, which is 6 MiB.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 4_400 << 10;
+/// All of an answer as Lambda takes it: the body escaped or in base 64, and the headers.
+pub const HTTP_PAYLOAD_BYTES_MAX: usize = (6 << 20) - (16 << 10);
+/// Longest message of one error; what is above it is cut off.
+pub const HTTP_MESSAGE_BYTES_MAX: usize = 512;
+/// Names of one page of a list.
+pub const HTTP_PAGE_NAMES_MAX: usize = 1_000;
+/// Longest long poll.
+pub const HTTP_WAIT_MS_MAX: u64 = 20_000;
+/// An invocation with less time left than this begins no commit: it would end before its outcome is known.
+pub const HTTP_COMMIT_MS: u64 = 1_500;
+/// What is kept of an invocation's time for its answer.
+pub const HTTP_ANSWER_MS: u64 = 300;
+/// How long an answer waits for what is under way behind it: a checkpoint, a put that was not answered.
+pub const HTTP_SETTLE_MS_MAX: u64 = 5_000;
+/// Seconds that a client is asked to wait before it tries again.
+pub const HTTP_RETRY_AFTER_S: u32 = 1;
+/// Longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
 const _: () = {
     assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX);
     assert!(KEY_BYTES_MAX <= RECORD_BYTES_MAX);
@@ -230,4 +263,8 @@ const _: () = {
     assert!(TABLE_TIMEOUT_MS * 2 < SETTLE_MS_MAX, "one look and one repeat fit before Unknown");
     assert!(BUFFER_BYTES_DEFAULT >= UPLOADS_MAX * SEGMENT_RAW_BYTES);
     assert!(RECORD_BYTES_MAX <= BUFFER_BYTES_DEFAULT);
+    assert!(ONCE_EXPIRE_MS <= EXPIRE_MS);
+    assert!(HTTP_ANSWER_BYTES_MAX.div_ceil(3) * 4 <= HTTP_PAYLOAD_BYTES_MAX, "an answer fits in base 64");
+    assert!(HTTP_BODY_BYTES_MAX <= HTTP_UNPACKED_BYTES_MAX);
+    assert!(HTTP_ANSWER_MS < HTTP_COMMIT_MS);
 };

@@ -69,6 +69,11 @@ impl Record {
         self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
     }
 
+    /// What a batch counts: [`Record::payload_bytes`], and a small sum for the row and each header.
+    pub fn raw_bytes(&self) -> usize {
+        self.payload_bytes() + limits::ROW_BYTES + self.headers.len() * limits::HEADER_BYTES
+    }
+
     /// Checks every field against its limit; `record_bytes_max` is the topic's. The error names field and limit.
     pub fn validate(&self, record_bytes_max: usize) -> Result<()> {
         if let Some(key) = &self.key {

@@ -1,6 +1,12 @@
 //! The main job, end to end, on memory and on a folder: produce, commit, fetch, consume.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use tidelog_core::env::{Env, SharedEnv, SystemEnv};
 use tidelog_core::ledger::action::{Identity, IdentityKind, ProducerKey};
 use tidelog_core::{Error, Log, Position, Record};
 
@@ -252,5 +258,74 @@ async fn a_closed_producer_leads_nothing() {
             "each run led once: {:?}",
             found.partitions
         );
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_too_many_rows_is_refused_before_any_is_taken() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().linger_ms(60_000).build().unwrap();
+    let first = producer.enqueue("t", None, Record::value("a"), None).await.unwrap();
+    let rows = vec![Record::value("x"); 250_000];
+    let key = ProducerKey { kind: IdentityKind::Once, producer: 7 };
+    let identity = Identity { key, epoch: 0, first_sequence: 5, last_sequence: 5 };
+    // A quarter of a megabyte of bytes, and ten of rows.
+    let refused = producer.send_batch("t", 0, &rows, identity).await.unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { field: "batch", .. }), "{refused}");
+    let last = producer.enqueue("t", None, Record::value("b"), None).await.unwrap();
+    producer.flush().await.unwrap();
+    assert_eq!((first.wait().await.unwrap().offset, last.wait().await.unwrap().offset), (Some(0), Some(1)));
+    let found = consume_all(&log, "t").await;
+    assert_eq!(found, [(0, 0, b"a".to_vec()), (0, 1, b"b".to_vec())]);
+}
+
+/// The machine's clock, set forward.
+#[derive(Debug)]
+struct Later(SharedEnv, AtomicI64);
+
+impl Env for Later {
+    fn now_ms(&self) -> i64 {
+        self.0.now_ms() + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.0.random_u64()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(time)
+    }
+}
+
+#[tokio::test]
+async fn identities_of_kind_once_are_known_for_fifteen_minutes() {
+    let env = Arc::new(Later(SystemEnv::shared(), AtomicI64::new(0)));
+    let log = Log::builder().env(env.clone()).open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().linger_ms(0).build().unwrap();
+    let send = async |kind| {
+        let identity = Identity {
+            key: ProducerKey { kind, producer: 7 },
+            epoch: 0,
+            first_sequence: 0,
+            last_sequence: 0,
+        };
+        let sent = producer.send_batch("t", 0, &[Record::value("x")], identity).await.unwrap();
+        producer.flush().await.unwrap();
+        sent.into_iter().next().unwrap().wait().await.unwrap().duplicate
+    };
+    assert_eq!((send(IdentityKind::Once).await, send(IdentityKind::Dense).await), (false, false));
+    for (minutes, known) in [(14, true), (16, false)] {
+        env.1.store(minutes * 60_000, Ordering::SeqCst);
+        // Time goes on by commits alone.
+        producer.send("t", Record::value("tick")).await.unwrap();
+        log.ledger().expire().await.unwrap();
+        assert_eq!(send(IdentityKind::Once).await, known, "after {minutes} minutes");
+        assert!(send(IdentityKind::Dense).await);
     }
 }

@@ -279,8 +279,11 @@ impl Producer {
             return Err(Error::invalid("batch", "has not as many records as sequences"));
         }
         records.iter().try_for_each(|record| record.validate(topic.record_bytes_max))?;
+        // With what each row and header costs beside its bytes: a batch that its flight has no room for must not be found
+        // out when half of it is in.
+        let raw_bytes: usize = records.iter().map(Record::raw_bytes).sum();
+        Error::check_size("batch", raw_bytes, limits::RECORD_RAW_BYTES_MAX)?;
         let bytes: usize = records.iter().map(Record::payload_bytes).sum();
-        Error::check_size("batch", bytes, limits::RECORD_BYTES_MAX)?;
         let permit = shared.reserve(bytes).await?;
         shared.push_batch(&topic, partition, records, identity, permit)
     }

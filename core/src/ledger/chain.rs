@@ -82,6 +82,8 @@ pub struct Chain {
     /// Inline bodies of commits seen lately, by slot and action.
     inline: Cache<(u64, u32), Bytes>,
     pub(super) checkpointing: AtomicBool,
+    /// Proposals are being committed, or an unanswered put is being settled.
+    pub(super) committing: AtomicBool,
     pub(super) stripped: AtomicU64,
 }
 
@@ -150,6 +152,7 @@ impl Chain {
             skew_ms: AtomicI64::new(0),
             inline: Cache::new(limits::INLINE_BODIES_CACHED),
             checkpointing: AtomicBool::new(false),
+            committing: AtomicBool::new(false),
             stripped: AtomicU64::new(0),
         }
     }
@@ -655,6 +658,13 @@ impl Ledger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether nothing is under way behind the callers' backs: no commit, no put whose outcome is looked for, no
+    /// checkpoint. For processes that are stopped between calls: none of it is lost then, but late.
+    pub fn is_settled(&self) -> bool {
+        let busy = |what: &AtomicBool| what.load(Ordering::SeqCst);
+        !busy(&self.chain.committing) && !busy(&self.chain.checkpointing)
     }
 
     /// The newest commit that this process has applied.

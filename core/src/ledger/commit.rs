@@ -16,6 +16,7 @@ mod planted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -186,11 +187,13 @@ pub(super) async fn run(
     let mut committer = Committer { chain, waiting: VecDeque::new() };
     loop {
         if committer.waiting.is_empty() {
+            committer.chain.committing.store(false, Ordering::SeqCst);
             match arriving.recv().await {
                 Some(queued) => committer.waiting.push_back(queued),
                 None => return,
             }
         }
+        committer.chain.committing.store(true, Ordering::SeqCst);
         while let Ok(queued) = arriving.try_recv() {
             committer.waiting.push_back(queued);
         }

@@ -48,7 +48,7 @@ pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedS
 }
 
 impl Ledger {
-    /// Forgets producers and groups that were silent for a week, and the oldest producers above the ledger's cap. By the
+    /// Forgets producers and groups that were silent for a week (`once`: 15 minutes), and the oldest producers above the ledger's cap. By the
     /// ledger's own time, and only through commits: no reader's clock forgets anything (R5).
     pub async fn expire(&self) -> Result<()> {
         for expire in self.chain.view(expirable)? {
@@ -146,7 +146,7 @@ impl Ledger {
 
 /// What is to be forgotten, as of a view.
 fn expirable(view: &View) -> Vec<Expire> {
-    let old_ms = view.time_ms - limits::EXPIRE_MS;
+    let old_ms = |after_ms: i64| view.time_ms.saturating_sub(after_ms);
     let kinds = [IdentityKind::Dense, IdentityKind::Monotone, IdentityKind::Once];
     let partitions = || view.topics.values().flat_map(|topic| &topic.partitions);
     let mut all = Vec::new();
@@ -158,13 +158,15 @@ fn expirable(view: &View) -> Vec<Expire> {
             .collect();
         seen.sort_unstable();
         let capped_ms = seen.len().checked_sub(limits::PRODUCERS_MAX).map_or(i64::MIN, |over| seen[over]);
-        let before_ms = old_ms.max(capped_ms);
+        let after_ms = if kind == IdentityKind::Once { limits::ONCE_EXPIRE_MS } else { limits::EXPIRE_MS };
+        let before_ms = old_ms(after_ms).max(capped_ms);
         if seen.first().is_some_and(|oldest| *oldest < before_ms) {
             all.push(Expire { what: Expiring::Producers(kind), before_ms });
         }
     }
-    if view.groups.values().any(|group| group.last_ms < old_ms) {
-        all.push(Expire { what: Expiring::Groups, before_ms: old_ms });
+    let before_ms = old_ms(limits::EXPIRE_MS);
+    if view.groups.values().any(|group| group.last_ms < before_ms) {
+        all.push(Expire { what: Expiring::Groups, before_ms });
     }
     all
 }
