@@ -196,6 +196,18 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// Other bytes are under the name of an object than those that were put (L5). Nothing was overwritten.
+    #[error(
+        "name {name} is used already: {found} other bytes are there, ours are {ours}; something else writes to this store"
+    )]
+    NameReused {
+        /// The object.
+        name: String,
+        /// Size of what was put.
+        ours: u64,
+        /// Size of what is there.
+        found: u64,
+    },
     /// The table is older than what this process has seen: it was rolled back or replaced (R10).
     #[error(
         "the table went back: this process has seen commit {seen}, the table ends at {found}; restore into a new table and era"
@@ -241,7 +253,11 @@ impl Error {
             | TopicExists { .. }
             | Superseded { .. } => ErrorKind::Refresh,
             TooLarge { .. } | InvalidField { .. } | CannotOpen { .. } => ErrorKind::Invalid,
-            Damaged { .. } | RolledBack { .. } | Poisoned { .. } | StoreRefused { .. } => ErrorKind::Fatal,
+            Damaged { .. }
+            | NameReused { .. }
+            | RolledBack { .. }
+            | Poisoned { .. }
+            | StoreRefused { .. } => ErrorKind::Fatal,
         }
     }
 
@@ -267,6 +283,7 @@ impl Error {
             Self::InvalidField { .. } => "invalid_field",
             Self::CannotOpen { .. } => "cannot_open",
             Self::Damaged { .. } => "damaged",
+            Self::NameReused { .. } => "name_reused",
             Self::RolledBack { .. } => "rolled_back",
             Self::Poisoned { .. } => "poisoned",
             Self::StoreRefused { .. } => "store_refused",

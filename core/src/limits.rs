@@ -136,8 +136,37 @@ pub const LINGER_MS_MAX: u64 = 60_000;
 pub const UPLOADS_MAX: usize = 4;
 /// Attempts at one object request before its error is passed on.
 pub const OBJECT_ATTEMPTS_MAX: u32 = 5;
-/// One object request, at most.
+/// The first attempt at an object request that moves no bytes, at most; each further one takes twice that…
 pub const OBJECT_TIMEOUT_MS: u64 = 10_000;
+/// … where the store is behind a network, where a request that hangs is better given up soon…
+pub const OBJECT_TIMEOUT_MS_REMOTE: u64 = 3_000;
+/// … up to here.
+pub const OBJECT_TIMEOUT_MS_MAX: u64 = 15_000;
+/// For each so many bytes an attempt gets a millisecond more: 4 MiB/s.
+pub const OBJECT_BYTES_PER_MS: u64 = 4 << 10;
+/// No attempt at an object request begins later than this after the first.
+pub const OBJECT_DEADLINE_MS: u64 = 60_000;
+/// Connecting to a store of objects, at most.
+pub const OBJECT_CONNECT_MS: u64 = 2_000;
+/// A connection that was idle for so long is not used again: S3 closes them at about that age, and a function that was
+/// frozen finds them dead.
+pub const OBJECT_IDLE_MS: u64 = 15_000;
+/// The pause after a store said that it is busy is at most this long; it doubles with each further time…
+pub const OBJECT_THROTTLE_MS: u64 = 400;
+/// … up to here.
+pub const OBJECT_THROTTLE_MS_MAX: u64 = 6_000;
+/// Largest body of a refusal that is read.
+pub const OBJECT_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// The latest GETs that the time of the second one is estimated from…
+pub const HEDGE_SAMPLES: usize = 128;
+/// … once there are so many.
+pub const HEDGE_SAMPLES_MIN: usize = 20;
+/// A GET is not asked twice sooner than this.
+pub const HEDGE_MS_MIN: u64 = 5;
+/// Share of GETs that may be asked twice, in percent…
+pub const HEDGE_SHARE_PERCENT: u32 = 5;
+/// … and how many may be so in a row.
+pub const HEDGE_BURST: u32 = 10;
 /// The pause before the second attempt is at most this long; it doubles with each further one.
 pub const OBJECT_BACKOFF_MS: u64 = 50;
 /// Folders known to be durable that a process remembers, so that it need not sync them again.
@@ -261,6 +290,13 @@ const _: () = {
     assert!(POLL_MS_MIN < POLL_MS_MAX && POLL_MS_MAX <= EMPTY_FETCH_AGE_MS);
     assert!(HEAD_EVIDENCE_MS < POLL_MS_MIN);
     assert!(TABLE_TIMEOUT_MS * 2 < SETTLE_MS_MAX, "one look and one repeat fit before Unknown");
+    assert!(OBJECT_TIMEOUT_MS_REMOTE < OBJECT_TIMEOUT_MS && OBJECT_TIMEOUT_MS < OBJECT_TIMEOUT_MS_MAX);
+    assert!(
+        OBJECT_DEADLINE_MS + OBJECT_TIMEOUT_MS_MAX < DELIVERY_TIMEOUT_MS_DEFAULT,
+        "an upload fails before its batch"
+    );
+    assert!(OBJECT_CONNECT_MS < OBJECT_TIMEOUT_MS_REMOTE && OBJECT_THROTTLE_MS < OBJECT_THROTTLE_MS_MAX);
+    assert!(HEDGE_SAMPLES_MIN <= HEDGE_SAMPLES && HEDGE_SHARE_PERCENT <= 10);
     assert!(BUFFER_BYTES_DEFAULT >= UPLOADS_MAX * SEGMENT_RAW_BYTES);
     assert!(RECORD_BYTES_MAX <= BUFFER_BYTES_DEFAULT);
     assert!(ONCE_EXPIRE_MS <= EXPIRE_MS);

@@ -47,12 +47,22 @@ pub enum Bug {
     ThrottleTakenForNotApplied,
     /// DynamoDB: an eventual read is taken for the head (L4).
     EventualReadTakenForHead,
+    /// Objects: 409 `ConditionalRequestConflict` is taken for "exists, and is ours".
+    ConflictTakenForExists,
+    /// Objects: a body that broke off is taken for the whole.
+    TruncatedBodyAccepted,
+    /// Objects: a range is answered with fewer bytes than asked for.
+    RangeOfOtherLengthAccepted,
 }
 
 impl Bug {
     /// Those of an adapter, which its own tests notice: the simulator has a table of its own.
     pub const ADAPTER: [Bug; 3] =
         [Bug::FirstPageTakenForAll, Bug::ThrottleTakenForNotApplied, Bug::EventualReadTakenForHead];
+
+    /// Those of objects behind a network, which `tests/s3server` notices, through the fault proxy.
+    pub const OBJECTS: [Bug; 3] =
+        [Bug::ConflictTakenForExists, Bug::TruncatedBodyAccepted, Bug::RangeOfOtherLengthAccepted];
 
     /// Those that the simulator must notice.
     pub const ALL: [Bug; 25] = [

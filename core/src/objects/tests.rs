@@ -1,6 +1,9 @@
+#![allow(clippy::disallowed_methods, reason = "virtual time: tokio's clock, paused")]
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -13,7 +16,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::env::{Env, SystemEnv};
-use crate::limits::SEGMENT_BYTES_MAX;
+use crate::limits;
 
 fn name(at: u64) -> ObjectName {
     ObjectName::L0 { era: 0xa, ledger: 1, drawn: at, ulid: Ulid(7) }
@@ -39,17 +42,49 @@ enum Fault {
     Flipped,
     DiskFull,
     ReadOnly,
+    /// Not applied, and this answer.
+    Answers(u16, &'static str),
+    /// Applied after so many ms.
+    Late(u64),
+    /// An error after so many ms.
+    LateFails(u64),
 }
 
 #[derive(Debug)]
 struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Mutex<VecDeque<Fault>>,
+    overwrites: bool,
 }
 
 fn faulty(faults: &[Fault]) -> Objects {
-    let faults = Mutex::new(faults.iter().copied().collect());
-    Objects::memory(SystemEnv::shared()).wrapped(|inner| Arc::new(Faulty { inner, faults }))
+    Objects::memory(SystemEnv::shared()).wrapped(|inner| Arc::new(Faulty::new(inner, faults)))
+}
+
+fn remote(faults: &[Fault]) -> Objects {
+    let store = Faulty::new(Arc::new(InMemory::new()), faults);
+    Objects::remote(Arc::new(store), Arc::new(Virtual))
+}
+
+/// Tokio's clock, which a test may pause.
+#[derive(Debug)]
+struct Virtual;
+
+#[allow(clippy::disallowed_methods, reason = "a door of its own")]
+impl Env for Virtual {
+    fn now_ms(&self) -> i64 {
+        0
+    }
+    fn monotonic(&self) -> Duration {
+        static BEGAN: std::sync::OnceLock<tokio::time::Instant> = std::sync::OnceLock::new();
+        tokio::time::Instant::now().saturating_duration_since(*BEGAN.get_or_init(tokio::time::Instant::now))
+    }
+    fn random_u64(&self) -> u64 {
+        u64::MAX / 2
+    }
+    fn sleep(&self, time: Duration) -> futures::future::BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
 }
 
 fn generic(kind: std::io::ErrorKind) -> StoreError {
@@ -57,6 +92,10 @@ fn generic(kind: std::io::ErrorKind) -> StoreError {
 }
 
 impl Faulty {
+    fn new(inner: Arc<dyn ObjectStore>, faults: &[Fault]) -> Self {
+        Self { inner, faults: Mutex::new(faults.iter().copied().collect()), overwrites: false }
+    }
+
     fn next(&self) -> Fault {
         self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None)
     }
@@ -67,6 +106,18 @@ impl Faulty {
             Fault::DiskFull => Err(generic(std::io::ErrorKind::StorageFull)),
             Fault::ReadOnly => Err(generic(std::io::ErrorKind::ReadOnlyFilesystem)),
             Fault::Hangs => std::future::pending().await,
+            Fault::Answers(status, code) => {
+                let answer = Answer { status, code: code.to_owned(), message: String::new() };
+                Err(StoreError::Generic { store: "faulty", source: Box::new(answer) })
+            }
+            Fault::Late(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok(())
+            }
+            Fault::LateFails(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Err(generic(std::io::ErrorKind::ConnectionReset))
+            }
             _ => Ok(()),
         }
     }
@@ -84,9 +135,12 @@ impl ObjectStore for Faulty {
         &self,
         path: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> StoreResult<PutResult> {
         let fault = self.next();
+        if self.overwrites {
+            options.mode = PutMode::Overwrite;
+        }
         self.before(fault).await?;
         let done = self.inner.put_opts(path, payload, options).await;
         match fault {
@@ -143,43 +197,126 @@ impl ObjectStore for Faulty {
     }
 }
 
-async fn round_trip(objects: &Objects) {
-    assert_eq!(objects.get(&name(1)).await.unwrap(), None);
-    assert_eq!(objects.get_range(&name(1), 0..1).await.unwrap(), None);
-    objects.put_new(&name(1), body("hello world")).await.unwrap();
-    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello world")));
-    assert_eq!(objects.get_range(&name(1), 6..11).await.unwrap(), Some(body("world")));
-    // Past the end, half and whole: the object is short.
-    for range in [6..12, 50..60] {
-        let error = objects.get_range(&name(1), range).await.unwrap_err();
-        assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    }
-    assert!(matches!(objects.get_range(&name(1), 3..3).await, Err(Error::InvalidField { .. })));
-    let too_far = objects.get_range(&name(1), 0..SEGMENT_BYTES_MAX as u64 + 1).await;
-    assert!(matches!(too_far, Err(Error::TooLarge { .. })));
-    // The same again is ours (a retry); other bytes are not, and change nothing.
-    objects.put_new(&name(1), body("hello world")).await.unwrap();
-    let error = objects.put_new(&name(1), body("hello there")).await.unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello world")));
-    objects.put_new(&name(2), Bytes::new()).await.unwrap();
-    assert_eq!(objects.get(&name(2)).await.unwrap(), Some(Bytes::new()));
+#[tokio::test(start_paused = true)]
+async fn memory_keeps_the_contract() {
+    let objects = Objects::memory(SystemEnv::shared());
+    contract::check(&objects, &objects).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_round_trip() {
-    round_trip(&Objects::memory(SystemEnv::shared())).await;
+async fn a_remote_store_keeps_the_contract() {
+    let objects = Objects::remote(Arc::new(InMemory::new()), SystemEnv::shared());
+    contract::check(&objects, &objects.clone()).await.unwrap();
 }
 
 #[tokio::test]
-async fn folder_round_trip() {
+async fn a_folder_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    let objects = Objects::folder(folder.path(), SystemEnv::shared()).unwrap();
-    round_trip(&objects).await;
+    let open = || Objects::folder(folder.path(), SystemEnv::shared()).unwrap();
+    contract::check(&open(), &open()).await.unwrap();
+    open().put_new(&name(1), body("hello world")).await.unwrap();
     let file = folder.path().join("l0/000a/0001/0000000000000001/00000000000000000000000007.parquet");
     assert_eq!(std::fs::read(file).unwrap(), b"hello world");
     let absent = Objects::folder(&folder.path().join("absent"), SystemEnv::shared());
     assert!(matches!(absent, Err(Error::CannotOpen { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_contract_notices_a_store_that_overwrites() {
+    for objects in [Objects::memory(SystemEnv::shared()), remote(&[])] {
+        let objects =
+            objects.wrapped(|inner| Arc::new(Faulty { overwrites: true, ..Faulty::new(inner, &[]) }));
+        let broken = contract::check(&objects, &objects).await.unwrap_err();
+        assert!(broken.starts_with("a name is used once"), "{broken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_store_slows_and_does_not_fail() {
+    let env = Virtual;
+    // More often than there are attempts.
+    for fault in [Fault::Answers(503, "SlowDown"), Fault::Answers(429, "")] {
+        let began = tokio::time::Instant::now();
+        let objects = remote(&[fault; 9]);
+        objects.put_new(&name(1), body("x1")).await.unwrap();
+        let waited = began.elapsed().as_secs();
+        assert!((10..60).contains(&waited), "{waited} s");
+    }
+    // For ever: it is said, within the bound, as something to try again.
+    let began = env.monotonic();
+    let error =
+        remote(&[Fault::Answers(503, "SlowDown"); 200]).put_new(&name(1), body("x1")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable { cause, .. } if cause.contains("too busy")), "{error}");
+    assert!(env.monotonic().saturating_sub(began).as_millis() as u64 <= limits::OBJECT_DEADLINE_MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_network_an_unanswered_put_is_looked_for_before_it_is_sent_again() {
+    use Fault::*;
+    // Per script: the requests, and how often the bytes were sent.
+    let scripts: [(&[Fault], u64); 7] = [
+        (&[AppliedButFails], 1),
+        (&[AppliedButHangs], 1),
+        (&[Answers(500, "InternalError")], 2),
+        (&[Answers(409, "ConditionalRequestConflict"); 3], 4),
+        (&[AppliedButFails, Fails, None], 2),
+        (&[Hangs, Hangs], 2),
+        (&[Answers(400, "BadDigest")], 2),
+    ];
+    for (faults, puts) in scripts {
+        let objects = remote(faults);
+        let counted = crate::counting::CountingStore::new(objects.store().clone());
+        let objects = objects.wrapped(|_| Arc::new(counted.clone()));
+        objects.put_new(&name(1), body("x1")).await.unwrap_or_else(|error| panic!("{faults:?}: {error}"));
+        assert_eq!(counted.counts().puts, puts, "{faults:?}");
+        assert_eq!(counted.counts().gets, 0, "metadata is enough: {faults:?}");
+        assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("x1")), "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_says_what_to_do() {
+    for (status, code, words) in [
+        (403, "AccessDenied", "no right"),
+        (403, "RequestTimeTooSkewed", "clock of this machine"),
+        (404, "NoSuchBucket", "no such bucket"),
+        (301, "PermanentRedirect", "another region"),
+        (400, "AuthorizationHeaderMalformed", "another region"),
+        (501, "NotImplemented", "store refused"),
+    ] {
+        let began = tokio::time::Instant::now();
+        let error = remote(&[Fault::Answers(status, code)]).put_new(&name(1), body("x")).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{code}: {error}");
+        assert!(began.elapsed().is_zero(), "{code} is said at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_get_is_asked_twice() {
+    let objects = remote(&[]);
+    objects.put_new(&name(1), body("hello")).await.unwrap();
+    for _ in 0..100 {
+        objects.get(&name(1)).await.unwrap();
+    }
+    assert_eq!(objects.hedged(), 0);
+    let slow = objects.clone().wrapped(|inner| Arc::new(Faulty::new(inner, &[Fault::Hangs])));
+    let began = tokio::time::Instant::now();
+    assert_eq!(slow.get(&name(1)).await.unwrap(), Some(body("hello")));
+    assert_eq!((slow.hedged(), began.elapsed()), (1, Duration::from_millis(limits::HEDGE_MS_MIN)));
+    // One of the two fails: the other counts, whichever it is.
+    for faults in [[Fault::Late(20), Fault::Fails], [Fault::LateFails(20), Fault::Late(40)]] {
+        let objects = objects.clone().wrapped(|inner| Arc::new(Faulty::new(inner, &faults)));
+        let began = tokio::time::Instant::now();
+        assert_eq!(objects.get(&name(1)).await.unwrap(), Some(body("hello")), "{faults:?}");
+        assert!(began.elapsed() < Duration::from_millis(60), "{faults:?}: {:?}", began.elapsed());
+    }
+    // Of a store that is slow as a whole, a small share.
+    let all_slow = [Fault::Late(500); 400];
+    let objects = objects.wrapped(|inner| Arc::new(Faulty::new(inner, &all_slow)));
+    for _ in 0..200 {
+        objects.get(&name(1)).await.unwrap();
+    }
+    assert!(objects.hedged() <= 3 + u64::from(limits::HEDGE_BURST) + 10, "{}", objects.hedged());
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,5 +442,5 @@ async fn one_damaged_read_back_is_not_damage() {
     objects.put_new(&name(1), body("mine")).await.unwrap();
     let objects = faulty(&[Fault::AppliedButFails, Fault::None, Fault::Flipped, Fault::Flipped]);
     let error = objects.put_new(&name(1), body("mine")).await.unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "told twice, it is: {error}");
+    assert!(matches!(error, Error::NameReused { .. }), "told twice, it is: {error}");
 }

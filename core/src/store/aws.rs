@@ -18,7 +18,6 @@ use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_types::service_config::ServiceConfigKey;
 use futures::FutureExt;
-use object_store::ObjectStore;
 use object_store::aws::AwsCredential;
 use object_store::client::CredentialProvider;
 
@@ -38,7 +37,7 @@ pub(super) async fn open(url: &StoreUrl, place: &S3Url, env: SharedEnv, create: 
     } else {
         access.bucket()?.check().await?;
     }
-    let objects = Objects::new(access.objects()?, env);
+    let objects = access.objects()?;
     Ok(Store { table: Arc::new(access.table()), objects, url: url.clone() })
 }
 
@@ -126,8 +125,10 @@ impl Access {
     ///
     /// # Errors
     /// `CannotOpen`: the endpoint cannot be used.
-    pub fn objects(&self) -> Result<Arc<dyn ObjectStore>> {
-        s3::open(&self.url, &self.region, self.endpoint_s3().as_deref(), self.credentials.clone())
+    pub fn objects(&self) -> Result<Objects> {
+        let endpoint = self.endpoint_s3();
+        let store = s3::open(&self.url, &self.region, endpoint.as_deref(), self.credentials.clone())?;
+        Ok(Objects::remote(store, self.env.clone()))
     }
 
     /// Makes bucket and table where they are absent.

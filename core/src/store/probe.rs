@@ -4,12 +4,15 @@
 //! Leaves one small object under `probe/`, whose name nobody uses again: nothing but `sweep` deletes objects (L5). The
 //! row is deleted on its id; where the probe fails or stops half way it stays, under a key that is no ledger's.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::{Error as StoreError, PutMode, PutOptions};
 
 use crate::env::Env;
-use crate::objects::{ObjectName, Objects, Ulid};
+use crate::limits::{OBJECT_ATTEMPTS_MAX, OBJECT_BACKOFF_MS};
+use crate::objects::{Answer, ObjectName, Objects, Ulid};
 use crate::table::{Consistency, Item, Put, SharedTable, TableError};
 use crate::{Error, Result};
 
@@ -23,7 +26,7 @@ const WRITERS: u8 = 4;
 pub async fn probe(table: &SharedTable, objects: &Objects, env: &dyn Env) -> Result<()> {
     let ulid = Ulid::draw(env);
     probe_table(table, &format!("probe/{ulid}")).await?;
-    probe_objects(objects, &ObjectName::Probe { ulid }).await
+    probe_objects(objects, &ObjectName::Probe { ulid }, env).await
 }
 
 fn refused(what: impl Into<String>) -> Error {
@@ -66,17 +69,38 @@ async fn probe_table(table: &SharedTable, pk: &str) -> Result<()> {
     Ok(())
 }
 
-async fn probe_objects(objects: &Objects, name: &ObjectName) -> Result<()> {
+async fn probe_objects(objects: &Objects, name: &ObjectName, env: &dyn Env) -> Result<()> {
     let body = |writer: u8| Bytes::copy_from_slice(&[writer; 8]);
     // The first through the shipped path, with its retries and its sync; the others bare, to see each answer.
     objects.put_new(name, body(0)).await?;
     let path = name.path();
-    let create = || PutOptions::from(PutMode::Create);
-    let puts = (1..WRITERS).map(|writer| objects.store().put_opts(&path, body(writer).into(), create()));
-    for answer in join_all(puts).await {
+    let race = (1..WRITERS).map(|writer| {
+        let path = path.clone();
+        async move {
+            let mut tries = 1;
+            loop {
+                let create = PutOptions::from(PutMode::Create);
+                let put = objects.store().put_opts(&path, body(writer).into(), create).await;
+                let Err(error) = &put else { return put };
+                // 409 is no answer yet.
+                let conflict = Answer::of(error).is_some_and(|answer| answer.status == 409);
+                if !conflict || tries == OBJECT_ATTEMPTS_MAX {
+                    return put;
+                }
+                env.sleep(Duration::from_millis(OBJECT_BACKOFF_MS << tries)).await;
+                tries += 1;
+            }
+        }
+    });
+    for answer in join_all(race).await {
         match answer {
             Err(StoreError::AlreadyExists { .. }) => {}
-            Ok(_) => return Err(refused("an object was created where one is: a name could be used twice")),
+            Ok(_) => {
+                return Err(refused(
+                    "an object was created where one is: the store does not look at If-None-Match, and a name could be \
+                     used twice",
+                ));
+            }
             Err(error) => {
                 return Err(Error::Unavailable { what: "probing the objects", cause: error.to_string() });
             }

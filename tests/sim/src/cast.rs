@@ -53,7 +53,7 @@ impl Cast {
         self.world.note(who, || format!("answers about {place:?}: {error}"));
         let wrong = match error {
             // A transient flip must have been read again.
-            Error::Damaged { .. } => {
+            Error::Damaged { .. } | Error::NameReused { .. } => {
                 !self.world.is_harmed(who) && !self.world.names_rotten(&error.to_string())
             }
             Error::Poisoned { .. } | Error::Newer { .. } => !self.world.is_harmed(who),

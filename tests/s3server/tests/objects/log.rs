@@ -1,0 +1,76 @@
+//! A whole log on S3, its table in memory, through the proxy.
+
+use std::sync::Arc;
+
+use tidelog_core::env::SystemEnv;
+use tidelog_core::ledger::Settings;
+use tidelog_core::store::Store;
+use tidelog_core::table::MemoryTable;
+use tidelog_core::{Error, Log, Position, Record};
+use tidelog_proxy::{Fault, Proxy, Rule};
+
+use super::*;
+
+const RECORDS: usize = 200;
+
+async fn log(endpoint: &str) -> Log {
+    let url = format!("s3://{BUCKET}/some/log?table=unused&region=us-east-1&endpoint={endpoint}");
+    let store =
+        Store { table: Arc::new(MemoryTable::new()), objects: objects(endpoint), url: url.parse().unwrap() };
+    Log::with_store(store, SystemEnv::shared(), true, Settings::default()).await.unwrap()
+}
+
+async fn write(log: &Log) {
+    log.admin().create_topic("logs", 2, &[]).await.unwrap();
+    let producer = log.producer().inline_bytes_max(0).build().unwrap();
+    for round in 0..4 {
+        let sends = (0..RECORDS / 4).map(|at| {
+            let value = format!("record {round} {at} {}", "x".repeat(300));
+            producer.send("logs", Record::keyed(format!("key-{at}"), value))
+        });
+        for ack in futures::future::join_all(sends).await {
+            ack.unwrap();
+        }
+    }
+}
+
+async fn read(log: &Log) -> Result<usize, Error> {
+    let mut consumer = log.consumer("logs").from(Position::Start).until(Position::End).build().await?;
+    let mut count = 0;
+    while let Some(message) = consumer.next_message().await {
+        message?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_read_again_and_never_served() {
+    let server = Server::start(BUCKET, 1).await.unwrap();
+    let proxy = Proxy::start(address(&server.endpoint()), 3).await.unwrap();
+    let log = log(&proxy.endpoint()).await;
+    write(&log).await;
+    proxy.add_rule(Rule::once("GET", "l0/", Fault::FlipAnswer));
+    assert_eq!(read(&log).await.unwrap(), RECORDS);
+    proxy.clear_rules();
+    // Always: that is an alarm, and no record.
+    proxy.add_rule(Rule::numbers("GET", "l0/", 1..=u64::MAX, Fault::FlipAnswer));
+    assert!(matches!(read(&log).await, Err(Error::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_log_survives_a_store_that_is_busy_and_loses_answers() {
+    let server = Server::start(BUCKET, 1).await.unwrap();
+    let proxy = Proxy::start(address(&server.endpoint()), 4).await.unwrap();
+    let log = log(&proxy.endpoint()).await;
+    for (method, rate, fault) in [
+        ("PUT", 0.3, Fault::DropAnswer),
+        ("PUT", 0.3, Fault::Answer(409, "ConditionalRequestConflict".to_owned())),
+        ("", 0.1, Fault::Answer(503, "SlowDown".to_owned())),
+        ("GET", 0.2, Fault::Cut),
+    ] {
+        proxy.add_rule(Rule::once(method, "l0/", fault).rate(rate));
+    }
+    write(&log).await;
+    assert_eq!(read(&log).await.unwrap(), RECORDS);
+}
