@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::Settings;
-use tidelog_core::objects::Objects;
 use tidelog_core::store::aws::Access;
 use tidelog_core::store::{Place, Store, StoreUrl};
 use tidelog_core::{Log, Position};
@@ -42,7 +41,7 @@ fn store(text: &str) -> (Access, Store) {
     let url: StoreUrl = text.parse().unwrap();
     let Place::S3(place) = &url.place else { panic!("{text} is not on AWS") };
     let access = Access::with_keys(place, KEY_ID, SECRET, SystemEnv::shared()).unwrap();
-    let objects = Objects::new(access.objects().unwrap(), SystemEnv::shared());
+    let objects = access.objects().unwrap();
     let table = std::sync::Arc::new(access.table());
     (access, Store { table, objects, url })
 }
