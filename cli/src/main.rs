@@ -38,7 +38,7 @@ use out::{Context, Failure, Outcome, Output};
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
-    /// Where the log is: a folder, `memory:`, or s3://BUCKET[/PREFIX]?table=NAME[&region=…][&profile=…][&endpoint=URL]
+    /// Where the log is: a folder, `memory:`, or `s3://BUCKET[/PREFIX]?table=NAME[&region=…][&profile=…][&endpoint=URL]`
     #[arg(
         long,
         global = true,

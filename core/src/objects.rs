@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
-use futures::{TryStreamExt, pin_mut};
+use futures::{FutureExt, TryStreamExt, pin_mut};
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, Error as StoreError, GetOptions, GetResult, GetResultPayload, ObjectStore,
@@ -110,7 +110,8 @@ impl Objects {
         }
         let sum = format!("{:032x}", xxh3_128(&bytes));
         let (bytes, sum) = (&bytes, sum.as_str());
-        self.repeat("putting an object", |tries| self.try_put(name, bytes, sum, tries)).await
+        // Boxed, as below: the futures of callers would else nest deeper than the compiler follows.
+        self.repeat("putting an object", |tries| self.try_put(name, bytes, sum, tries).boxed()).await
     }
 
     async fn try_put(&self, name: &ObjectName, bytes: &Bytes, sum: &str, tries: u32) -> Attempt<()> {
@@ -207,7 +208,7 @@ impl Objects {
     /// # Errors
     /// `TooLarge` above the limit of its kind, before it is read. `CannotOpen`: no right to read. `Unavailable`.
     pub async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>> {
-        self.repeat("reading an object", |tries| self.try_get(name, None, tries)).await
+        self.repeat("reading an object", |tries| self.try_get(name, None, tries).boxed()).await
     }
 
     /// Exactly the bytes `range` of the object, or `None` if there is no object.
@@ -220,7 +221,7 @@ impl Objects {
             return Err(Error::invalid("range", format!("{range:?} is empty")));
         }
         check_size(name, wanted)?;
-        let attempt = |tries| self.try_get(name, Some(range.clone()), tries);
+        let attempt = |tries| self.try_get(name, Some(range.clone()), tries).boxed();
         let read = self.repeat("reading an object", attempt).await;
         let Err(Error::Unavailable { .. }) = &read else { return read };
         // Perhaps it is the object that is short, and not the answers.
