@@ -56,7 +56,8 @@ impl Store {
                 Ok(Self { table: Arc::new(table), objects, url: url.clone() })
             }
             #[cfg(feature = "aws")]
-            Place::S3(place) => aws::open(url, place, env, create).await,
+            // Boxed: the SDK's futures nest deep, and a caller's would nest deeper than the compiler follows.
+            Place::S3(place) => Box::pin(aws::open(url, place, env, create)).await,
             #[cfg(not(feature = "aws"))]
             Place::S3(_) => {
                 let reason = "this binary was built without S3 and DynamoDB (cargo feature `aws`)".to_owned();
