@@ -7,15 +7,16 @@
 //! allocation of its own. Pure: no clock, no I/O.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, BinaryViewArray, ByteView, ListArray, StringArray};
 use arrow::buffer::ScalarBuffer;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::record::{ConsumerRecord, Header, Offset, RecordHasher, RecordSum, TopicId};
-use crate::{limits, segment::schema};
+use crate::segment::{plain::PlainPage, schema};
 
 mod builder;
 #[cfg(test)]
@@ -31,6 +32,8 @@ pub struct Rows {
     values: Column,
     /// `None`: no row has a header.
     headers: Option<Headers>,
+    /// The values once more, as the pages that they arrived in; `None` if they are others.
+    pages: Option<Arc<[PlainPage]>>,
 }
 
 /// A nullable byte column, and its buffers once more as `Bytes`, from which records are cut.
@@ -43,8 +46,8 @@ pub struct Rows {
 #[derive(Debug, Clone)]
 struct Column {
     array: BinaryViewArray,
-    views: Bytes,
-    buffers: Arc<[Bytes]>,
+    /// Made when the first record is cut: what is only written never needs it.
+    shared: OnceLock<(Bytes, Box<[Bytes]>)>,
 }
 
 const VIEW_BYTES: usize = size_of::<u128>();
@@ -52,9 +55,16 @@ const VIEW_INLINE_MAX: usize = 12;
 
 impl Column {
     fn new(array: BinaryViewArray) -> Self {
-        let views = Bytes::from_owner(array.views().inner().clone());
-        let buffers = array.data_buffers().iter().map(|b| Bytes::from_owner(b.clone())).collect();
-        Self { array, views, buffers }
+        Self { array, shared: OnceLock::new() }
+    }
+
+    /// Views and buffers.
+    fn shared(&self) -> &(Bytes, Box<[Bytes]>) {
+        self.shared.get_or_init(|| {
+            let views = Bytes::from_owner(self.array.views().inner().clone());
+            let buffers = self.array.data_buffers().iter().map(|b| Bytes::from_owner(b.clone())).collect();
+            (views, buffers)
+        })
     }
 
     fn get(&self, i: usize) -> Option<&[u8]> {
@@ -69,19 +79,15 @@ impl Column {
         let length = view.length as usize;
         Some(if length <= VIEW_INLINE_MAX {
             let at = i * VIEW_BYTES + size_of::<u32>();
-            self.views.slice(at..at + length)
+            self.shared().0.slice(at..at + length)
         } else {
             let at = view.offset as usize;
-            self.buffers[view.buffer_index as usize].slice(at..at + length)
+            self.shared().1[view.buffer_index as usize].slice(at..at + length)
         })
     }
 
     fn slice(&self, from: usize, len: usize) -> Self {
-        Self {
-            array: self.array.slice(from, len),
-            views: self.views.slice(from * VIEW_BYTES..(from + len) * VIEW_BYTES),
-            buffers: self.buffers.clone(),
-        }
+        Self::new(self.array.slice(from, len))
     }
 
     /// Bytes of row `i`; a null has none.
@@ -151,7 +157,7 @@ impl Rows {
     ) -> Self {
         let headers = headers.and_then(Headers::new);
         debug_assert!(keys.len() == timestamps.len() && values.len() == timestamps.len());
-        Self { timestamps, keys: Column::new(keys), values: Column::new(values), headers }
+        Self { timestamps, keys: Column::new(keys), values: Column::new(values), headers, pages: None }
     }
 
     /// How many rows.
@@ -265,6 +271,7 @@ impl Rows {
             keys: self.keys.slice(from, len),
             values: self.values.slice(from, len),
             headers: self.headers.as_ref().map(|h| Headers { list: h.list.slice(from, len), ..h.clone() }),
+            pages: None,
         }
     }
 
@@ -281,8 +288,9 @@ impl Rows {
         sum
     }
 
-    pub(crate) fn timestamp_buffer(&self) -> ScalarBuffer<i64> {
-        self.timestamps.clone()
+    /// The values as the pages that they arrived in.
+    pub(crate) fn value_pages(&self) -> Option<&[PlainPage]> {
+        self.pages.as_deref()
     }
 
     pub(crate) fn key_array(&self) -> &BinaryViewArray {
@@ -291,6 +299,11 @@ impl Rows {
 
     pub(crate) fn value_array(&self) -> &BinaryViewArray {
         &self.values.array
+    }
+
+    /// What a column's values take in pages: no less.
+    pub(crate) fn plain_bytes(array: &BinaryViewArray) -> usize {
+        array.views().iter().map(|view| size_of::<u32>() + *view as u32 as usize).sum()
     }
 
     pub(crate) fn header_lists(&self) -> Option<&ListArray> {

@@ -130,7 +130,7 @@ pub struct ConsumerRecord {
 #[derive(Clone)]
 pub struct RecordHasher {
     /// Starts with topic id and partition, which all records share; the rest of a small record is laid out behind.
-    scratch: Box<[u8]>,
+    scratch: [u8; HASH_FIXED + HASH_AT_ONCE_BYTES],
 }
 
 /// Topic id and partition.
@@ -144,7 +144,7 @@ const HASH_AT_ONCE_BYTES: usize = 2 << 10;
 impl RecordHasher {
     /// For the records of one partition.
     pub fn new(topic: TopicId, partition: u32) -> Self {
-        let mut scratch = vec![0; HASH_FIXED + HASH_AT_ONCE_BYTES].into_boxed_slice();
+        let mut scratch = [0; HASH_FIXED + HASH_AT_ONCE_BYTES];
         scratch[..16].copy_from_slice(&topic.0.to_be_bytes());
         scratch[16..HASH_PREFIX].copy_from_slice(&partition.to_be_bytes());
         Self { scratch }

@@ -169,10 +169,13 @@ fn pack(
 }
 
 fn pack_sorted(chunks: Vec<Chunk>, compression: Compression, inline_max: usize) -> Result<Packed> {
-    let marks: Vec<_> = chunks.iter().map(|chunk| chunk.marks.clone()).collect();
-    let topics: Vec<_> = chunks.iter().map(|chunk| (chunk.topic.clone(), chunk.partition)).collect();
-    let rows: Vec<Rows> = chunks.into_iter().map(|chunk| chunk.rows.finish()).collect();
-    let batches: usize = marks.iter().map(Vec::len).sum();
+    let batches: usize = chunks.iter().map(|chunk| chunk.marks.len()).sum();
+    let (mut topics, mut rows, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    for chunk in chunks {
+        topics.push((chunk.topic, chunk.partition));
+        rows.push(chunk.rows.finish());
+        marks.push(chunk.marks);
+    }
     let inline: usize = rows.iter().map(inline::inline_bytes).sum();
     let (data, places) = if inline + batches * limits::SLICE_BYTES <= inline_max {
         let mut first_row = 0;
@@ -184,13 +187,10 @@ fn pack_sorted(chunks: Vec<Chunk>, compression: Compression, inline_max: usize) 
         let places = rows.iter().map(first).collect();
         (PackedData::Inline(inline::encode_inline(&rows)?), places)
     } else {
-        let slice = |((topic, partition), rows): (&(Arc<TopicInfo>, u32), &Rows)| {
-            (topic.clone(), *partition, rows.clone())
-        };
-        let slices: Vec<_> = topics.iter().zip(&rows).map(slice).collect();
-        let slices: Vec<SegmentSlice<'_>> = slices
+        let slices: Vec<SegmentSlice<'_>> = topics
             .iter()
-            .map(|(topic, partition, rows)| SegmentSlice {
+            .zip(&rows)
+            .map(|((topic, partition), rows)| SegmentSlice {
                 topic: &topic.name,
                 partition: *partition,
                 rows: rows.clone(),

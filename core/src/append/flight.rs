@@ -117,8 +117,24 @@ pub(super) struct Open {
     pub flight: Arc<Flight>,
 }
 
-/// The partition that had the most rows in a flight, and how many: the next will be like it.
-pub(super) type Expected = (TopicId, u32, usize);
+/// What the flight before held, rows and their bytes: the next will be like it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected {
+    /// The partition with the most.
+    most: (TopicId, u32),
+    of_most: (usize, usize),
+    /// Of the mean partition, and some more.
+    of_others: (usize, usize),
+    partitions: usize,
+}
+
+impl Expected {
+    fn rows(&self, topic: TopicId, partition: u32) -> RowsBuilder {
+        let is_most = self.most == (topic, partition);
+        let (rows, bytes) = if is_most { self.of_most } else { self.of_others };
+        RowsBuilder::with_capacity(rows, bytes)
+    }
+}
 
 /// Bytes of the buffer that are given back when this is dropped.
 ///
@@ -224,8 +240,9 @@ impl Open {
             return self.newest;
         }
         self.newest = *self.index.entry((topic.id, partition)).or_insert_with(|| {
-            let like = self.expected.filter(|(id, number, _)| (*id, *number) == (topic.id, partition));
-            let rows = like.map_or_else(RowsBuilder::new, |(_, _, rows)| RowsBuilder::with_capacity(rows));
+            // Never for more partitions than there were, or their room would add up.
+            let like = self.expected.filter(|like| self.chunks.len() < like.partitions);
+            let rows = like.map_or_else(RowsBuilder::new, |like| like.rows(topic.id, partition));
             let marks = Vec::new();
             self.names.insert(topic.name.clone(), (topic.id, topic.compression));
             self.chunks.push(Chunk { topic: topic.clone(), partition, rows, marks });
@@ -236,8 +253,15 @@ impl Open {
 
     /// What the flight after this one may expect.
     pub fn expect(&self) -> Option<Expected> {
-        let rows = |chunk: &Chunk| (chunk.topic.id, chunk.partition, chunk.rows.len());
-        self.chunks.iter().map(rows).max_by_key(|(_, _, rows)| *rows)
+        let most = self.chunks.iter().max_by_key(|chunk| chunk.rows.len())?;
+        let size = |rows: usize, raw_bytes: usize| (rows, raw_bytes.saturating_sub(rows * limits::ROW_BYTES));
+        let mean = |all: usize| all / self.chunks.len() * 5 / 4;
+        Some(Expected {
+            most: (most.topic.id, most.partition),
+            of_most: size(most.rows.len(), most.rows.raw_bytes()),
+            of_others: size(mean(self.rows), mean(self.raw_bytes)),
+            partitions: self.chunks.len(),
+        })
     }
 
     /// The bytes that a record takes of the buffer are its flight's from here on, until the ack.

@@ -223,7 +223,12 @@ impl Producer {
         record: Record,
         tag: Option<Tag>,
     ) -> Result<Delivery> {
-        self.enqueue_with(topic, partition, record, tag, |_| {}).await
+        // Not through `enqueue_with`, whose future the record would be moved into once more.
+        let shared = &self.handle.shared;
+        match shared.accept(topic, partition, &record, tag, |_| {})? {
+            Ok(delivery) => Ok(delivery),
+            Err(accepted) => Box::pin(shared.accept_later(topic, partition, &record, tag, accepted)).await,
+        }
     }
 
     /// Like [`Producer::enqueue`]. `accepted` is called with the partition as the record takes its place in the order of

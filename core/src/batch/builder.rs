@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use arrow::array::builder::{BinaryViewBuilder, StringBuilder};
-use arrow::array::{ArrayRef, ListArray, StructArray};
+use arrow::array::{Array, ArrayRef, BinaryViewArray, ListArray, StructArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
 use super::{Rows, check_raw_bytes};
 use crate::error::Result;
+use crate::limits;
 use crate::record::Header;
-use crate::{limits, segment::schema};
+use crate::segment::{plain::PlainBuilder, schema};
 
 /// Rows of one partition while they arrive.
 #[derive(Debug)]
 pub struct RowsBuilder {
     timestamps: Vec<i64>,
-    keys: BinaryViewBuilder,
-    values: BinaryViewBuilder,
+    /// `None` until the first key.
+    keys: Option<BinaryViewBuilder>,
+    values: PlainBuilder,
     /// `None` until the first header.
     headers: Option<HeadersBuilder>,
     raw_bytes: usize,
@@ -65,19 +67,19 @@ impl RowsBuilder {
     pub fn new() -> Self {
         Self {
             timestamps: Vec::new(),
-            keys: BinaryViewBuilder::new(),
-            values: BinaryViewBuilder::new(),
+            keys: None,
+            values: PlainBuilder::with_capacity(0),
             headers: None,
             raw_bytes: 0,
         }
     }
 
-    /// No rows, but room for `rows` without growing; their bytes find their own.
-    pub fn with_capacity(rows: usize) -> Self {
+    /// No rows, but room for `rows`, whose values have `bytes`, without growing.
+    pub fn with_capacity(rows: usize, bytes: usize) -> Self {
         Self {
             timestamps: Vec::with_capacity(rows),
-            keys: BinaryViewBuilder::with_capacity(rows),
-            values: BinaryViewBuilder::with_capacity(rows),
+            keys: None,
+            values: PlainBuilder::with_capacity(bytes + rows * size_of::<u32>()),
             headers: None,
             raw_bytes: 0,
         }
@@ -98,13 +100,25 @@ impl RowsBuilder {
         if self.headers.is_none() && !headers.is_empty() {
             self.headers = Some(HeadersBuilder::new(self.len()));
         }
+        if self.keys.is_none() && key.is_some() {
+            self.keys = Some(self.no_keys());
+        }
         self.timestamps.push(timestamp_us);
-        self.keys.append_option(key);
-        self.values.append_option(value);
+        if let Some(keys) = &mut self.keys {
+            keys.append_option(key);
+        }
+        self.values.push(value);
         if let Some(all) = &mut self.headers {
             all.push(headers);
         }
         Ok(())
+    }
+
+    /// As many nulls as there are rows, and as much room as the timestamps have.
+    fn no_keys(&self) -> BinaryViewBuilder {
+        let mut keys = BinaryViewBuilder::with_capacity(self.timestamps.capacity());
+        (0..self.len()).for_each(|_| keys.append_null());
+        keys
     }
 
     /// How many rows.
@@ -123,13 +137,14 @@ impl RowsBuilder {
     }
 
     /// The rows. The buffers are moved.
-    pub fn finish(mut self) -> Rows {
-        Rows::from_columns(
-            ScalarBuffer::from(self.timestamps),
-            self.keys.finish(),
-            self.values.finish(),
-            self.headers.map(HeadersBuilder::finish),
-        )
+    pub fn finish(self) -> Rows {
+        let (values, pages) = self.values.finish();
+        let headers = self.headers.map(HeadersBuilder::finish);
+        let keys =
+            self.keys.map_or_else(|| BinaryViewArray::new_null(values.len()), |mut keys| keys.finish());
+        let mut rows = Rows::from_columns(ScalarBuffer::from(self.timestamps), keys, values, headers);
+        rows.pages = Some(pages.into());
+        rows
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `schema` | the columns and how each is encoded |
 //! | `writer` | slices → row groups → bytes and [`Layout`] |
 //! | `runs` | the columns that say the same row after row |
+//! | `plain`, `chunk` | values as pages while they arrive; pages → a column chunk |
 //! | `reader` | verified bytes → [`Footer`] → [`Group`] → rows |
 //! | `pages` | bounds what a row group may decode to, before it is decoded |
 //! | `inline` | the other home of rows: small batches inside a commit |
@@ -30,8 +31,10 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::plant::{self, Bug};
 
+mod chunk;
 pub mod inline;
 mod pages;
+pub(crate) mod plain;
 mod reader;
 mod runs;
 pub mod schema;

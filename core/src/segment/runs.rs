@@ -179,12 +179,16 @@ impl Chunk {
 }
 
 /// One run of Parquet's RLE.
-fn put_run(page: &mut Vec<u8>, rows: u64, value: u32, bits: u32) {
-    let mut header = rows << 1;
-    while header >= 0x80 {
-        page.push(header as u8 | 0x80);
-        header >>= 7;
-    }
-    page.push(header as u8);
+pub(super) fn put_run(page: &mut Vec<u8>, rows: u64, value: u32, bits: u32) {
+    put_varint(page, rows << 1);
     page.extend_from_slice(&value.to_le_bytes()[..bits.div_ceil(8) as usize]);
+}
+
+/// Seven bits a byte, the lowest first.
+pub(super) fn put_varint(page: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        page.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    page.push(number as u8);
 }

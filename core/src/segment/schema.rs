@@ -109,18 +109,27 @@ pub fn writer_properties(compression: Compression) -> WriterPropertiesPtr {
     PROPERTIES[compression as usize].clone()
 }
 
-fn make_properties(compression: Compression) -> WriterProperties {
-    let codec = match compression {
+/// What [`Compression::Zstd`] means.
+pub(super) const ZSTD_LEVEL: i32 = 1;
+
+/// The codec in Parquet's words.
+pub(super) fn codec(compression: Compression) -> parquet::basic::Compression {
+    match compression {
         Compression::None => parquet::basic::Compression::UNCOMPRESSED,
         Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
         Compression::Snappy => parquet::basic::Compression::SNAPPY,
-        // Level 1 is valid: `try_new` accepts 1 to 22.
-        Compression::Zstd => parquet::basic::Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()),
-    };
+        // The level is valid: `try_new` accepts 1 to 22.
+        Compression::Zstd => {
+            parquet::basic::Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default())
+        }
+    }
+}
+
+fn make_properties(compression: Compression) -> WriterProperties {
     let path = |leaf: usize| -> ColumnPath { PARQUET.column(leaf).path().clone() };
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("{CREATED_BY}{FORMAT_VERSION}"))
-        .set_compression(codec)
+        .set_compression(codec(compression))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)

@@ -12,6 +12,7 @@ use crate::record::{ConsumerRecord, Header, TopicId};
 mod golden;
 mod hostile;
 mod inline;
+mod plain;
 
 /// Rows by topic and partition: what a flush is.
 type Flush = BTreeMap<(String, u32), Rows>;

@@ -3,13 +3,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ListArray, StructArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BinaryViewArray, ListArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use bytes::Bytes;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedFileWriter;
 
+use super::chunk::Packer;
+use super::plain::{self, PlainBuilder, PlainPage};
 use super::runs::{self, RowGroup, Runs};
 use super::{Compression, Layout, Span, schema};
 use crate::batch::Rows;
@@ -123,66 +128,105 @@ fn write(
 ) -> parquet::errors::Result<ParquetMetaData> {
     let root = schema::parquet().root_schema_ptr();
     let mut file = SerializedFileWriter::new(out, root, schema::writer_properties(compression))?;
-    let factory = ArrowRowGroupWriterFactory::new(&file, schema::arrow());
+    let mut packer = Packer::new(compression)?;
     for (i, members) in groups.iter().enumerate() {
-        let leaves = factory.create_column_writers(i)?;
-        write_group(file.next_row_group()?, leaves, &slices[members.clone()])?;
+        let slices = &slices[members.clone()];
+        let with_headers = slices.iter().any(|s| s.rows.header_lists().is_some());
+        let headers = match with_headers {
+            true => Some(headers(ArrowRowGroupWriterFactory::new(&file, schema::arrow()), i, slices)?),
+            false => None,
+        };
+        write_group(file.next_row_group()?, &mut packer, slices, headers)?;
     }
     file.finish()
 }
 
 fn write_group(
     mut group: RowGroup<'_, '_>,
-    mut leaves: Vec<ArrowColumnWriter>,
+    packer: &mut Packer,
     slices: &[SegmentSlice<'_>],
+    headers: Option<Vec<ArrowColumnChunk>>,
 ) -> parquet::errors::Result<()> {
-    let keys = slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len());
-    let headers = slices.iter().any(|s| s.rows.header_lists().is_some());
-    for slice in slices {
-        write_slice(&mut leaves, &slice.rows, keys, headers)?;
-    }
     let rows = |s: &SegmentSlice<'_>| s.rows.len() as u64;
+    let all_rows = slices.iter().map(rows).sum();
     runs::write_topics(&mut group, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
     // Fits: checked before.
     runs::write_partitions(&mut group, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
-    for (leaf, writer) in leaves.into_iter().enumerate().skip(schema::TIMESTAMP) {
-        let empty = match leaf {
-            schema::KEY => !keys,
-            schema::HEADER_KEY | schema::HEADER_VALUE => !headers,
-            _ => false,
-        };
-        if empty {
-            runs::write_nothing(&mut group, leaf, slices.iter().map(rows).sum())?;
-        } else {
-            writer.close()?.append_to_row_group(&mut group)?;
+    write_timestamps(&mut group, packer, slices)?;
+    if slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len()) {
+        write_plain(&mut group, packer, schema::KEY, &plain_pages(slices, Rows::key_array))?;
+    } else {
+        runs::write_nothing(&mut group, schema::KEY, all_rows)?;
+    }
+    match slices {
+        [SegmentSlice { rows, .. }] if let Some(pages) = rows.value_pages() => {
+            write_plain(&mut group, packer, schema::VALUE, pages)?;
+        }
+        _ => write_plain(&mut group, packer, schema::VALUE, &plain_pages(slices, Rows::value_array))?,
+    }
+    match headers {
+        Some(headers) => {
+            headers.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
+        }
+        None => {
+            runs::write_nothing(&mut group, schema::HEADER_KEY, all_rows)?;
+            runs::write_nothing(&mut group, schema::HEADER_VALUE, all_rows)?;
         }
     }
     group.close()?;
     Ok(())
 }
 
-fn write_slice(
-    leaves: &mut [ArrowColumnWriter],
-    rows: &Rows,
-    keys: bool,
-    headers: bool,
+fn write_timestamps(
+    group: &mut RowGroup<'_, '_>,
+    packer: &mut Packer,
+    slices: &[SegmentSlice<'_>],
 ) -> parquet::errors::Result<()> {
-    let arrow = schema::arrow();
-    let mut write = |first_leaf: usize, column: ArrayRef| {
-        let values = compute_leaves(arrow.field(first_leaf), &column)?;
-        leaves[first_leaf..].iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))
-    };
-    let timestamps = TimestampMicrosecondArray::new(rows.timestamp_buffer(), None);
-    write(schema::TIMESTAMP, Arc::new(timestamps.with_timezone("UTC")))?;
-    if keys {
-        write(schema::KEY, Arc::new(rows.key_array().clone()))?;
+    let rows = slices.iter().map(|s| s.rows.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(rows * size_of::<i64>());
+    for slice in slices {
+        slice.rows.timestamps_us().iter().for_each(|time| bytes.extend_from_slice(&time.to_le_bytes()));
     }
-    write(schema::VALUE, Arc::new(rows.value_array().clone()))?;
-    if headers {
-        let lists = rows.header_lists().cloned();
-        write(schema::HEADER_KEY, Arc::new(lists.unwrap_or_else(|| no_headers(rows.len()))))?;
+    let pages: Vec<_> =
+        bytes.chunks(plain::PAGE_BYTES).map(|page| (page, page.len() / size_of::<i64>())).collect();
+    let ranges = slices.iter().filter_map(|s| s.rows.time_range());
+    let range = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let statistics = Statistics::int64(range.map(|r| r.0), range.map(|r| r.1), None, Some(0), false);
+    packer.write(group, schema::TIMESTAMP, &pages, Some(statistics))
+}
+
+fn write_plain(
+    group: &mut RowGroup<'_, '_>,
+    packer: &mut Packer,
+    leaf: usize,
+    pages: &[PlainPage],
+) -> parquet::errors::Result<()> {
+    let pages: Vec<_> = pages.iter().map(|page| (page.body(), page.rows())).collect();
+    packer.write(group, leaf, &pages, None)
+}
+
+/// Pages of a column that is not there as such: it came from elsewhere, or is put together from several slices.
+fn plain_pages(slices: &[SegmentSlice<'_>], column: fn(&Rows) -> &BinaryViewArray) -> Vec<PlainPage> {
+    let bytes = slices.iter().map(|s| Rows::plain_bytes(column(&s.rows))).sum();
+    let mut pages = PlainBuilder::with_capacity(bytes);
+    slices.iter().flat_map(|s| column(&s.rows).iter()).for_each(|value| pages.push(value));
+    pages.pages()
+}
+
+/// The columns of a row group that has headers, by the generic writer.
+fn headers(
+    factory: ArrowRowGroupWriterFactory,
+    group: usize,
+    slices: &[SegmentSlice<'_>],
+) -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
+    let mut leaves = factory.create_column_writers(group)?.split_off(schema::HEADER_KEY);
+    for slice in slices {
+        let lists = slice.rows.header_lists().cloned();
+        let column: ArrayRef = Arc::new(lists.unwrap_or_else(|| no_headers(slice.rows.len())));
+        let values = compute_leaves(schema::arrow().field(schema::HEADER_KEY), &column)?;
+        leaves.iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))?;
     }
-    Ok(())
+    leaves.into_iter().map(ArrowColumnWriter::close).collect()
 }
 
 fn no_headers(rows: usize) -> ListArray {
