@@ -19,6 +19,8 @@ mod name;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -326,9 +328,9 @@ fn check_size(name: &ObjectName, size: u64) -> Result<()> {
 
 /// The body, cut off one byte past `wanted`: more is an error of the store's, and no reason to fill the memory.
 async fn collect(found: GetResult, wanted: u64) -> Result<Bytes, StoreError> {
-    let GetResultPayload::Stream(mut parts) = found.payload else {
-        // A file: its reader stops at the end of the range.
-        return found.bytes().await;
+    let mut parts = match found.payload {
+        GetResultPayload::Stream(parts) => parts,
+        GetResultPayload::File(file, _) => return read_file(file, found.range.start, wanted).await,
     };
     let first = parts.try_next().await?.unwrap_or_default();
     if first.len() as u64 >= wanted {
@@ -348,6 +350,18 @@ async fn collect(found: GetResult, wanted: u64) -> Result<Bytes, StoreError> {
         }
     }
     Ok(all.freeze())
+}
+
+/// Like [`GetResult::bytes`] of a file, which fills the memory with zeros before it reads into it.
+async fn read_file(mut file: File, from: u64, wanted: u64) -> Result<Bytes, StoreError> {
+    let read = move || {
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::with_capacity(wanted as usize);
+        file.take(wanted).read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(Bytes::from(bytes))
+    };
+    let read = tokio::task::spawn_blocking(read).await?;
+    read.map_err(|error| StoreError::Generic { store: "LocalFileSystem", source: error.into() })
 }
 
 /// The operating system's error at the root of a store's.
