@@ -158,7 +158,7 @@ fn put_bits(levels: &mut Vec<u8>, nulls: &NullBuffer) {
     let bits = nulls.inner().sliced();
     levels.extend_from_slice(&bits[..rows.div_ceil(8)]);
     // What lies behind the last row may be anything; the same rows give the same bytes.
-    if let Some(last) = levels.last_mut().filter(|_| rows % 8 > 0) {
+    if let Some(last) = levels.last_mut().filter(|_| !rows.is_multiple_of(8)) {
         *last &= (1 << (rows % 8)) - 1;
     }
 }
