@@ -33,6 +33,18 @@ demo:
 bench *args:
     bench/run {{ args }}
 
+# The log on S3's latencies, beside what others measured: throughput, acks, catch-up.
+bench-s3 *args:
+    bench/s3 {{ args }}
+
+# The functions as they are deployed: zip, init, first and warm answers, memory.
+bench-functions *args:
+    bench/functions {{ args }}
+
+# Each line of the cost budget, on the requests that AWS would get, with prices.
+counted:
+    ./test counted
+
 # Rewrite the golden files. A golden file that changes is a change of format: it needs an RFC.
 bless *args:
     TIDELOG_BLESS=1 cargo test --workspace golden {{ args }}
@@ -65,6 +77,6 @@ http *args:
 deny:
     tests/deny
 
-# Fuzz one target (segment, commit, checkpoint, text) for so many seconds; installs nightly and cargo-fuzz if need be.
+# Fuzz one target (the files of tests/fuzz/targets) for so many seconds; installs nightly and cargo-fuzz if need be.
 fuzz target seconds="60":
     tests/fuzz/run {{ seconds }} {{ target }}

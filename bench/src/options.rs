@@ -15,6 +15,8 @@ pub struct Options {
     pub partitions: u32,
     /// Records of one round.
     pub records: usize,
+    /// Where the functions lie: `ingest/bootstrap` and `fetch/bootstrap`.
+    pub functions: Option<PathBuf>,
 }
 
 impl Options {
@@ -31,11 +33,12 @@ impl Options {
     }
 
     fn parse(mut arguments: impl Iterator<Item = String>, rounds: usize, records: usize) -> Fallible<Self> {
-        let mut options = Self { lines: None, rounds, partitions: 1, records };
+        let mut options = Self { lines: None, rounds, partitions: 1, records, functions: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--lines" => options.lines = Some(value.into()),
+                "--functions" => options.functions = Some(value.into()),
                 "--rounds" => options.rounds = value.parse::<usize>()?.max(1),
                 "--partitions" => options.partitions = value.parse::<u32>()?.max(1),
                 "--records" => options.records = value.parse::<usize>()?.max(1),

@@ -56,7 +56,8 @@ fn needs(entry: &Entry, rights: &Rights) -> Result<(String, String), String> {
     let path = entry.target.split('?').next().unwrap_or_default();
     let (action, key) = match (entry.operation.as_deref(), entry.method.as_str()) {
         (Some(operation), _) => (format!("dynamodb:{operation}"), None),
-        (None, method) => match (method, path.strip_prefix("/tidelog-test").map(|key| key.trim_matches('/'))) {
+        (None, method) => match (method, path.strip_prefix("/tidelog-test").map(|key| key.trim_matches('/')))
+        {
             ("HEAD", Some("")) => ("s3:ListBucket".to_owned(), None),
             ("PUT", Some("")) => ("s3:CreateBucket".to_owned(), None),
             ("GET" | "HEAD", Some(key)) => ("s3:GetObject".to_owned(), Some(key)),
@@ -123,7 +124,8 @@ impl Recorded {
     fn needed(&self, allowed: &Rights) -> Rights {
         let mut needed = Rights::new();
         for entry in self.proxies.iter().flat_map(Proxy::log) {
-            let (action, resource) = needs(&entry, allowed).unwrap_or_else(|what| panic!("not allowed: {what}"));
+            let (action, resource) =
+                needs(&entry, allowed).unwrap_or_else(|what| panic!("not allowed: {what}"));
             needed.entry(action).or_default().insert(resource);
         }
         self.proxies.iter().for_each(Proxy::forget);

@@ -15,7 +15,7 @@
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
 //! | [`table`], [`objects`], [`store`], [`mod@env`] | the ports: conditional writes, bytes, where they are, time and chance |
-//! | [`metrics`], [`counting`] | what it did, told to a hook; what it asked of the stores |
+//! | [`metrics`], [`counting`], [`prices`] | what it did, told to a hook; what it asked of the stores, and what that costs |
 //! | [`limits`], [`error`], [`plant`] | every bound; errors by what the caller does next; planted bugs |
 //!
 //! # A first run
@@ -68,6 +68,7 @@ pub mod log;
 pub mod metrics;
 pub mod objects;
 pub mod plant;
+pub mod prices;
 pub mod record;
 pub mod segment;
 pub mod store;

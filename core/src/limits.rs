@@ -200,7 +200,10 @@ pub const CREDENTIALS_EARLY_MS: i64 = 5 * 60 * 1_000;
 /// How long a commit is looked for before its callers are told `Unknown`; it goes on being settled.
 pub const SETTLE_MS_MAX: u64 = 15_000;
 /// Evidence of the head younger than this saves the tail read before a put.
-pub const HEAD_EVIDENCE_MS: u64 = 20;
+pub const HEAD_EVIDENCE_MS: u64 = 10;
+/// A writer whose own commits were the latest so many is taken for alone, and saves that read, too. After two, one of eight
+/// writers at random would be right one time in eight, and lose a put.
+pub const LONE_COMMITS: u32 = 3;
 /// An empty fetch needs a tail read at most this old (L4).
 pub const EMPTY_FETCH_AGE_MS: u64 = 1_000;
 /// Tail polls start here…

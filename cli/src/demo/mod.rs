@@ -15,6 +15,7 @@ use tidelog_core::env::{SharedEnv, SystemEnv};
 use tidelog_core::ledger::view::Place;
 use tidelog_core::log::TopicDescription;
 use tidelog_core::objects::ObjectName;
+use tidelog_core::prices;
 use tidelog_core::verify::verify;
 use tidelog_core::{Log, Position};
 
@@ -238,20 +239,14 @@ async fn segment(log: &Log, store: &Path) -> Outcome {
     ))
 }
 
-/// Dollars a million, on demand in us-east-1: S3 PUT and GET, DynamoDB write and read units.
-const PUT: f64 = 5.0;
-const GET: f64 = 0.4;
-const WRITE_UNIT: f64 = 0.625;
-const READ_UNIT: f64 = 0.125;
-
 fn bill(counts: &[Value], bytes: u64) -> Outcome {
     let sum = |name: &str| counts.iter().filter_map(|counts| counts[name].as_u64()).sum::<u64>();
     let (puts, gets, requests) = (sum("object_puts"), sum("object_gets"), sum("table_requests"));
     let (writes, reads) = (sum("write_units"), sum("read_half_units") as f64 / 2.0);
-    let dollars =
-        (puts as f64 * PUT + gets as f64 * GET + writes as f64 * WRITE_UNIT + reads * READ_UNIT) / 1e6;
+    let (put, get, write, read) = (prices::S3_PUT, prices::S3_GET, prices::WRITE_UNIT, prices::READ_UNIT);
+    let dollars = (puts as f64 * put + gets as f64 * get + writes as f64 * write + reads * read) / 1e6;
     print(&format!(
-        "\nRequests of all processes, this check's reading included: {puts} object puts, {gets} object gets, {requests} table requests ({writes} write units, {reads:.1} read units).\nOn AWS they would have cost ${dollars:.6} (S3 PUT ${PUT}, GET ${GET}, DynamoDB write ${WRITE_UNIT}, read ${READ_UNIT} a million), ${:.4} a GB.\n",
+        "\nRequests of all processes, this check's reading included: {puts} object puts, {gets} object gets, {requests} table requests ({writes} write units, {reads:.1} read units).\nOn AWS they would have cost ${dollars:.6} (S3 PUT ${put}, GET ${get}, DynamoDB write ${write}, read ${read} a million), ${:.4} a GB.\n",
         dollars / (bytes as f64 / 1e9).max(1e-9)
     ))
 }

@@ -99,9 +99,8 @@ pub(crate) struct State {
     /// The view holds every commit that was there at this time: the beginning of a strong read or of an own put. The
     /// process may have stopped between that and the answer, so this is not `head_seen`.
     complete_at: Option<Duration>,
-    /// No foreign commit lies between this process's last two.
-    pub(super) lone: bool,
-    own_slot: u64,
+    /// This process's own commits since the newest foreign one.
+    pub(super) own_run: u32,
     /// When the newest commit was first seen.
     pub(crate) changed_at: Duration,
     /// When a tail read last saw the view's own commit in the table.
@@ -321,10 +320,7 @@ impl Chain {
     ) -> Result<()> {
         state.view.apply(slot, id, commit)?;
         let own = author(id) == self.who;
-        state.lone = own && state.own_slot + 1 == slot;
-        if own {
-            state.own_slot = slot;
-        }
+        state.own_run = if own { state.own_run.saturating_add(1) } else { 0 };
         if state.view.leaders.contains_key(&author(id)) {
             state.leaders_seen.insert(author(id), (slot, self.env.monotonic()));
         }
@@ -485,7 +481,7 @@ impl Chain {
         let now = self.env.monotonic();
         let mut state = self.state();
         if view.slot > state.view.slot {
-            state.lone = false;
+            state.own_run = 0;
             state.bytes_since = limits::CHECKPOINT_COMMIT_BYTES / 2;
             state.leaders_seen =
                 view.leaders.iter().map(|(who, leader)| (*who, (leader.slot, now))).collect();

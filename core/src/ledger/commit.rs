@@ -336,7 +336,8 @@ impl Committer {
         }
         let state = self.chain.state();
         let age = state.head_seen.map(|seen| self.chain.env.monotonic().saturating_sub(seen));
-        state.lone || age.is_some_and(|age| age < Duration::from_millis(limits::HEAD_EVIDENCE_MS))
+        state.own_run >= limits::LONE_COMMITS
+            || age.is_some_and(|age| age < Duration::from_millis(limits::HEAD_EVIDENCE_MS))
     }
 
     fn commit(&self, slot: u64, prev: u128, decision: &Decision) -> Result<Commit> {
@@ -458,7 +459,7 @@ impl Committer {
 
     /// Applies what somebody else wrote in the slot.
     async fn take_in(&self, theirs: Item) -> Result<()> {
-        self.chain.state().lone = false;
+        self.chain.state().own_run = 0;
         match self.chain.apply_items(std::slice::from_ref(&theirs))? {
             true => Ok(()),
             // A stub or a gap: a tail read starts cold.

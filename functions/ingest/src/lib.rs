@@ -13,6 +13,7 @@
 //! | `send` | records → the log, plain or exactly once under an `Idempotency-Key` |
 //! | `answer` | the answer, record by record |
 //! | `otlp` | OTLP/HTTP logs |
+//! | [`parse`] | a request → records, without a log: what the fuzz targets call |
 //!
 //! `functions/openapi.yaml` is the contract.
 
@@ -21,11 +22,12 @@ mod body;
 mod document;
 mod options;
 mod otlp;
+pub mod parse;
 mod send;
 
 use futures::future::{BoxFuture, FutureExt};
 use tidelog_core::{Error, Log, Producer, limits, topic};
-use tidelog_functions::{Problem, Request, Response, Service, Settings, encoding};
+use tidelog_functions::{Problem, Request, Response, Service, Settings};
 
 use options::Options;
 
@@ -73,8 +75,7 @@ impl Ingest {
     async fn records(&self, topic: &str, request: &Request) -> Result<Response, Problem> {
         let options = Options::read(request)?;
         request.deadline.check_commit()?;
-        let body = encoding::unpacked(request, self.settings.unpacked_bytes_max())?;
-        let records = body::records(&options, &body)?;
+        let records = parse::records(request, &options, self.settings.unpacked_bytes_max())?;
         let facts = request.deadline.in_time(self.topic(topic)).await?;
         // Unpacking may have taken its time.
         request.deadline.check_commit()?;

@@ -7,6 +7,10 @@
 //! | `commit` | commit bodies | refused, or the same bytes again; `apply` refuses or gives a view that its checkpoint gives back |
 //! | `checkpoint` | a checkpoint, then commit bodies | the same |
 //! | `text` | format, sizes, lines | a named error, or a record that holds what the line held |
+//!
+//! What the functions read of their clients is in [`http`].
+
+pub mod http;
 
 use std::io::BufReader;
 

@@ -1,4 +1,5 @@
-//! The timed benches in one binary, which is linked once. `bench/run` runs them all.
+//! The timed benches in one binary, which is linked once. `bench/run` runs those of the log, `bench/s3` and
+//! `bench/functions` the others.
 //!
 //! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- segment|append|catchup|cold [OPTIONS]`
 
@@ -8,6 +9,8 @@ use tidelog_bench::options::Options;
 mod append;
 mod catchup;
 mod cold;
+mod functions;
+mod s3;
 mod segment;
 
 /// Both sides of every pair use it: glibc's gives buffers back to the kernel after each segment.
@@ -21,6 +24,8 @@ fn main() -> Fallible<()> {
         "append" => append::run(&options),
         "catchup" => catchup::run(&options),
         "cold" => cold::run(&options),
-        _ => Err(format!("segment, append, catchup or cold, not {bench:?}").into()),
+        "s3" => s3::run(&options),
+        "functions" => functions::run(&options),
+        _ => Err(format!("segment, append, catchup, cold, s3 or functions, not {bench:?}").into()),
     }
 }

@@ -105,10 +105,7 @@ impl Ingest {
         })?;
         let key = options::idempotency_key(request)?;
         request.deadline.check_commit()?;
-        let bytes_max = self.settings.unpacked_bytes_max();
-        let body = encoding::unpacked(request, bytes_max)?;
-        // Each record carries its surroundings, so a body may grow.
-        let records = records(encoding, &body, 2 * bytes_max)?;
+        let records = unpack(encoding, request, self.settings.unpacked_bytes_max())?;
         let facts = request.deadline.in_time(self.topic(topic)).await?;
         request.deadline.check_commit()?;
         match &key {
@@ -116,6 +113,20 @@ impl Ingest {
             Some(key) => self.send_once(topic, facts, key, records, &request.deadline).await,
         }
     }
+}
+
+/// The records of a request to `/v1/logs`, each or what is wrong with it. `bytes_max`: of the body after it is unpacked.
+///
+/// # Errors
+/// The body is not what the request says, or too large: then none of it is taken.
+pub fn parse(request: &Request, bytes_max: usize) -> Result<Vec<Parsed>, Problem> {
+    unpack(Encoding::of(request)?, request, bytes_max)
+}
+
+fn unpack(encoding: Encoding, request: &Request, bytes_max: usize) -> Result<Vec<Parsed>, Problem> {
+    let body = encoding::unpacked(request, bytes_max)?;
+    // Each record carries its surroundings, so a body may grow.
+    records(encoding, &body, 2 * bytes_max)
 }
 
 /// A request's records, at most `bytes_max` in all.

@@ -344,3 +344,20 @@ async fn a_request_under_a_key_is_taken_once() {
     }
     assert_eq!(world.records().await.len(), 1);
 }
+
+/// Found by the fuzz target: a parser that is fast with digits reads some doubles one bit off.
+#[test]
+fn doubles_in_json_are_read_to_the_bit() {
+    for text in ["1.4462980080296926e-307", "0.1", "5e-324", "1.7976931348623157e308", "-122.41941550000001"]
+    {
+        let body = format!(
+            r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"doubleValue":{text}}}}}]}}]}}]}}"#
+        );
+        let records = super::records(super::Encoding::Json, &body.into(), 1 << 20).unwrap();
+        let value = records[0].as_ref().unwrap().0.value.clone().unwrap();
+        let read: Json = serde_json::from_slice(&value).unwrap();
+        let body = &read["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["body"];
+        let (read, wanted) = (body["doubleValue"].as_f64().unwrap(), text.parse::<f64>().unwrap());
+        assert_eq!(read.to_bits(), wanted.to_bits(), "{text}: {value:?}");
+    }
+}

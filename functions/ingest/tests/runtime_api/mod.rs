@@ -1,4 +1,5 @@
-//! Lambda's Runtime API, as much of it as a function asks for, and a function's process.
+//! Lambda's Runtime API, as much of it as a function asks for, and a function's process. For tests here and `bench/functions`.
+#![allow(dead_code, reason = "each of them uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -190,6 +191,11 @@ impl Function {
         command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256").envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// kill -9.
