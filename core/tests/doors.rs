@@ -1,5 +1,6 @@
-//! Doors that clippy cannot watch: which files may name which crate.
+//! What no compiler watches: which files may name which crate, and that the tests that the docs name are there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -40,4 +41,30 @@ fn one_file_imports_the_dynamodb_sdk() {
 #[test]
 fn one_file_loads_aws_configuration() {
     only(&["store/aws.rs"], &["aws_config::", "aws_smithy_http_client::", "rustls::"]);
+}
+
+/// Names like `a_get_survives_everything_that_passes`, in back quotes, of three words and more.
+fn tests_named_in(page: &str) -> BTreeSet<&str> {
+    let word = |name: &&str| {
+        let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+        name.chars().all(plain) && name.matches('_').count() >= 2
+    };
+    page.split('`').skip(1).step_by(2).filter(word).collect()
+}
+
+#[test]
+fn the_tests_that_the_docs_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for folder in ["core", "cli", "functions", "tests"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let code: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    for page in ["FAULTS.md", "INVARIANTS.md"] {
+        let text = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
+        let named = tests_named_in(&text);
+        assert!(named.len() >= 5, "{page} names only {named:?}");
+        let lost: Vec<_> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+        assert!(lost.is_empty(), "{page} names tests that are not there: {lost:?}");
+    }
 }
