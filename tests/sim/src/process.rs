@@ -47,6 +47,9 @@ impl Process {
     pub async fn start(&self, skew_ms: i64, create: bool, oracle: &Mutex<Oracle>) {
         let (gate, number) = {
             let mut life = self.life();
+            // Two that saw it die may start it: one lives, and nothing of the other is told under its name.
+            life.gate.kill();
+            life.log = None;
             life.number += 1;
             life.gate = Gate::new(format!("{}.{}", self.name, life.number), self.world.clock, skew_ms);
             (life.gate.clone(), life.number)
