@@ -23,8 +23,8 @@ const LOOK_EVERY: u64 = 1_024;
 A number below 100000000000 is an offset, from there on it is epoch milliseconds.
 An offset must lie in each partition that is read: name one with --partition.
 Without --until the command follows the topic until Ctrl-C, and with it ends where the position was when it started.
-Ctrl-C ends it in order: what was written counts, the group's offsets are stored, and it exits with 0. A second one ends
-it at once, with 130.
+Ctrl-C or SIGTERM ends it in order: what was written counts, the group's offsets are stored, and it exits with
+0. A second one ends it at once, with 130.
 Two members of one group both get everything for now: sharing partitions among members is not there yet.
 
   tidelog consume app --until end --format json | jq .value

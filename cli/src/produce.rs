@@ -28,7 +28,7 @@ use crate::tell::{self, tell};
 #[command(after_help = "\
 A line that is no record is reported as FILE:LINE: REASON, the others are kept, and the command exits with 1.
 A record counts as sent when it is durable and readable: only then is it in --acks-out and in `acked` of the summary.
-Ctrl-C ends the reading: what was read is sent and acked, the summary printed, and the command exits with 130. A second
+Ctrl-C or SIGTERM ends the reading: what was read is sent and acked, the summary printed, and the command exits with 130. A second
 Ctrl-C ends it at once; what was not acked by then may be in the log or not.
 
   tidelog produce app app.log --producer-id host-7    # and again after a crash

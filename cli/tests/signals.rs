@@ -1,4 +1,4 @@
-//! Ctrl-C, sent to real processes: what was taken is finished, and the second one ends at once.
+//! Ctrl-C and SIGTERM, sent to real processes: what was taken is finished, and the second one ends at once.
 
 #![cfg(unix)]
 
@@ -11,9 +11,13 @@ use std::time::Duration;
 use common::{Place, code, err, ndjson};
 use serde_json::json;
 
-fn interrupt(child: &Child) {
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+fn interrupt(child: &Child) {
+    send(child, "-INT");
 }
 
 #[allow(clippy::disallowed_methods, reason = "another process is waited for")]
@@ -68,7 +72,7 @@ fn produce_flushes_what_still_lingers() {
     // The second line is refused at once, and so the first one was taken.
     stderr.read_line(&mut words).unwrap();
     assert!(words.starts_with("<stdin>:2: "), "{words}");
-    interrupt(&child);
+    send(&child, "-TERM");
     stderr.read_to_string(&mut words).unwrap();
     assert!(words.contains("acked 1, rejected 1"), "{words}");
     // A line was refused, too, but that it was cut short is what a script must know.
@@ -93,7 +97,7 @@ fn the_second_ends_a_producer_at_once() {
     stderr.read_line(&mut words).unwrap();
     assert!(words.contains("Ctrl-C again ends at once"), "{words}");
     assert!(child.try_wait().unwrap().is_none(), "it waits for its acks");
-    interrupt(&child);
+    send(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     stderr.read_to_string(&mut words).unwrap();
     assert!(!words.contains("records/s"), "no summary: {words}");
