@@ -11,6 +11,7 @@
 //! | [`append`] | 3 · `send` → flight → upload → proposal → ack |
 //! | [`ledger`] | 4 · the chain of commits: the only mutable truth |
 //! | [`fetch`] | 5 · offset → slices → verified rows; the consumer |
+//! | [`upkeep`] | 6 · trim and sweep: what nobody needs any more goes |
 //! | [`text`] | lines and JSON ↔ records, for those who speak in text |
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
@@ -75,6 +76,7 @@ pub mod store;
 pub mod table;
 pub mod text;
 pub mod topic;
+pub mod upkeep;
 pub mod verify;
 
 pub use append::{Delivery, Producer, RecordMetadata};
@@ -83,3 +85,4 @@ pub use fetch::{Consumer, Fetcher, Message, Position};
 pub use log::{Admin, ConsumerBuilder, Log, LogBuilder, ProducerBuilder};
 pub use record::{ConsumerRecord, Header, Record};
 pub use segment::Compression;
+pub use upkeep::{Upkeep, UpkeepSettings};

@@ -218,6 +218,18 @@ pub const CLOCK_SKEW_MS_MAX: i64 = 300_000;
 pub const LEADER_SILENCE_MS: u64 = 10_000;
 /// Age an object must have before it can be swept.
 pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
+/// How long an object is kept that a commit let go: queries may hold an older view.
+pub const READ_LAG_MS: u64 = 60 * 60 * 1_000;
+/// Objects one sweep deletes at most; the next goes on.
+pub const SWEEP_OBJECTS_MAX: usize = 100_000;
+/// Objects one request deletes at most (S3: `DeleteObjects`).
+pub const DELETES_PER_REQUEST: usize = 1_000;
+/// Log starts that one commit moves at most.
+pub const TRIMS_PER_COMMIT: usize = 300;
+/// Time that leaps by more than this between two commits, or between the newest and now, may be a clock's mistake.
+pub const LEAP_MS: i64 = 24 * 60 * 60 * 1_000;
+/// … and then a large trim waits this long after it was announced.
+pub const BRAKE_MS: i64 = 60 * 60 * 1_000;
 
 /// Bytes one fetch returns at most, unless its first record alone is larger.
 pub const FETCH_BYTES_DEFAULT: usize = 8 << 20;

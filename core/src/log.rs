@@ -6,7 +6,7 @@ use crate::append::{AckHook, Acked, Producer, ProducerSettings};
 use crate::env::{SharedEnv, SystemEnv, random_u128};
 use crate::error::{Error, Result};
 use crate::fetch::{Consumer, ConsumerSettings, Fetcher, Position};
-use crate::ledger::action::{Action, GroupOffset, GroupOffsets, TopicChange};
+use crate::ledger::action::{Action, GroupOffset, GroupOffsets, TopicChange, TrimTo};
 use crate::ledger::commit::Committed;
 use crate::ledger::view::View;
 use crate::ledger::{Ledger, Settings};
@@ -15,6 +15,7 @@ use crate::metrics::SharedMetrics;
 use crate::record::{Offset, TopicId};
 use crate::segment::Compression;
 use crate::store::{Store, StoreUrl, probe};
+use crate::upkeep::{BRAKE_GROUP, Upkeep, UpkeepSettings};
 
 /// An open log. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,6 +80,11 @@ impl Log {
     /// Topics and groups.
     pub fn admin(&self) -> Admin {
         Admin { ledger: self.ledger.clone() }
+    }
+
+    /// Trims by retention and deletes what nobody needs.
+    pub fn upkeep(&self, settings: UpkeepSettings) -> Upkeep {
+        Upkeep::new(self.ledger.clone(), settings)
     }
 }
 
@@ -363,6 +369,55 @@ impl Admin {
         self.ledger.act(Action::Topic(TopicChange::Delete { id })).await
     }
 
+    /// Moves log starts: the records before are gone for every reader, their space is freed by sweep. One position for all
+    /// of `partitions` (`None`: every partition of the topic); answers the log starts afterwards.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange`: an offset past the end; an earlier partition may be trimmed then. An offset at or before a
+    /// log start changes nothing.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partitions: Option<&[u32]>,
+        before: Position,
+    ) -> Result<Vec<(u32, Offset)>> {
+        let found = self.describe_topic(topic).await?;
+        let all: Vec<u32> = (0..found.partitions.len() as u32).collect();
+        let fetcher = Fetcher::new(self.ledger.clone(), limits::CACHE_BYTES_DEFAULT);
+        let mut starts = Vec::new();
+        for partition in partitions.unwrap_or(&all) {
+            let (log_start, end) = fetcher.watermarks(topic, *partition).await?;
+            let to = match before {
+                Position::Start => log_start,
+                Position::End => end,
+                Position::Offset(offset) => offset,
+                Position::Time(time_us) => {
+                    fetcher.offset_at(topic, *partition, time_us).await?.unwrap_or(end)
+                }
+            };
+            if to > end {
+                let (topic, partition) = (topic.to_owned(), *partition);
+                return Err(Error::OffsetOutOfRange {
+                    topic,
+                    partition,
+                    offset: to,
+                    log_start,
+                    high_watermark: end,
+                });
+            }
+            if to > log_start {
+                let trim = TrimTo { topic: found.id, partition: *partition, log_start: to };
+                match self.ledger.act(Action::Trim(vec![trim])).await {
+                    // Somebody went beyond it in between.
+                    Ok(_) | Err(Error::Superseded { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            starts.push((*partition, log_start.max(to)));
+        }
+        Ok(starts)
+    }
+
     /// Names of all topics, in order.
     pub async fn topics(&self) -> Result<Vec<String>> {
         self.fresh(|view| view.names.keys().cloned().collect()).await
@@ -394,7 +449,9 @@ impl Admin {
 
     /// Names of all consumer groups, in order.
     pub async fn groups(&self) -> Result<Vec<String>> {
-        self.fresh(|view| view.groups.keys().cloned().collect()).await
+        let consumers =
+            |view: &View| view.groups.keys().filter(|name| *name != BRAKE_GROUP).cloned().collect();
+        self.fresh(consumers).await
     }
 
     /// A group's stored offsets and lag.

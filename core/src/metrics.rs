@@ -98,6 +98,12 @@ metrics! {
     CheckpointUs: Time "checkpoint_us",
     /// Commits whose bodies this process stripped.
     SlotsStripped: Counter "slots_stripped",
+    /// Records that this process's trims let go, or found gone.
+    RecordsTrimmed: Counter "records_trimmed",
+    /// Objects that this process's sweeps deleted.
+    ObjectsSwept: Counter "objects_swept",
+    /// Their bytes.
+    BytesSwept: Counter "swept_bytes",
     /// Partitions that this process came to lead.
     PartitionsTaken: Counter "partitions_taken",
     /// 1 from the fatal error on after which this process refuses the ledger.

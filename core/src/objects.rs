@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Era and ledger are 4 hex digits, `drawn` and `at` (commit numbers) 16. [`Objects`] answers a put only when the object
-//! is durable, and a get only with as many bytes as were asked for; it never overwrites, deletes or lists.
+//! is durable, and a get only with as many bytes as were asked for; it never overwrites. Only sweep lists and deletes (L5,
+//! L6).
 
 mod answer;
 mod attempts;
@@ -27,15 +28,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
-use futures::{FutureExt, TryStreamExt, pin_mut};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt, pin_mut};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, Error as StoreError, GetOptions, GetResult, GetResultPayload, ObjectStore,
-    PutMode, PutOptions, memory::InMemory,
+    Attribute, Attributes, Error as StoreError, GetOptions, GetResult, GetResultPayload, ObjectMeta,
+    ObjectStore, PutMode, PutOptions, memory::InMemory,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::env::SharedEnv;
+use crate::limits::OBJECT_ATTEMPTS_MAX;
 use crate::plant::{self, Bug};
 use crate::{Error, Result};
 pub use answer::Answer;
@@ -91,7 +94,7 @@ impl Objects {
         self
     }
 
-    /// The store itself, for what this type does not do (listing, deleting). The read path does neither (L6).
+    /// The store itself, for tools and tests. The read path neither lists nor deletes (L6).
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
@@ -231,6 +234,53 @@ impl Objects {
         match self.timed(self.patience(0, 0), self.store.get_opts(&name.path(), head)).await {
             Ok(Ok(found)) if found.meta.size < range.end => Err(short(name, found.meta.size, &range)),
             _ => read,
+        }
+    }
+
+    /// Everything below a first part of names, in no order. For sweep alone: nothing that is read rests on it (L6).
+    pub(crate) fn list(&self, kind: &str) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
+        self.store.list(Some(&Path::from(kind)))
+    }
+
+    /// The next of a [`list`](Self::list): its path and size.
+    pub(crate) async fn next(
+        &self,
+        listed: &mut BoxStream<'static, Result<ObjectMeta, StoreError>>,
+    ) -> Result<Option<(String, u64)>> {
+        let what = "listing objects";
+        match self.timed(self.patience(OBJECT_ATTEMPTS_MAX, 0), listed.try_next()).await {
+            Ok(Ok(found)) => Ok(found.map(|found| (found.location.to_string(), found.size))),
+            Ok(Err(error)) => match self.judge::<()>(&error) {
+                Attempt::Failed(error) => Err(error),
+                _ => Err(Error::Unavailable { what, cause: error.to_string() }),
+            },
+            Err(cause) => Err(Error::Unavailable { what, cause }),
+        }
+    }
+
+    /// Deletes objects; one that is not there is deleted. For sweep alone, which has proved that nothing names them, or
+    /// ever will (L5).
+    ///
+    /// # Errors
+    /// `CannotOpen`: no right to delete. `Unavailable`. Some may be deleted then.
+    pub(crate) async fn delete(&self, names: &[ObjectName]) -> Result<()> {
+        self.repeat("deleting objects", |tries| self.try_delete(names, tries).boxed()).await?;
+        if let Some(folder) = &self.folder {
+            folder.tidy(names).await;
+        }
+        Ok(())
+    }
+
+    async fn try_delete(&self, names: &[ObjectName], tries: u32) -> Attempt<()> {
+        let paths: Vec<_> = names.iter().map(|name| Ok(name.path())).collect();
+        let mut deleted = self.store.delete_stream(futures::stream::iter(paths).boxed());
+        loop {
+            match self.timed(self.patience(tries, 0), deleted.next()).await {
+                Ok(None) => return Attempt::Done(()),
+                Ok(Some(Ok(_) | Err(StoreError::NotFound { .. }))) => {}
+                Ok(Some(Err(error))) => return self.judge(&error),
+                Err(timeout) => return Attempt::Again(timeout),
+            }
         }
     }
 

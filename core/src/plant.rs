@@ -41,6 +41,22 @@ pub enum Bug {
     ViewTrustedAfterThaw,
     /// R5: a batch of a fenced epoch is accepted.
     StaleEpochAccepted,
+    /// Sweep: R3, deletes without a floor, by the view that it had.
+    SweepWithoutFloor,
+    /// Sweep: R3, takes what is named from a view before the floor.
+    NamedReadBeforeFloor,
+    /// Sweep: R2, deletes the newest checkpoint but one.
+    NamedCheckpointSwept,
+    /// Sweep: deletes what died a moment ago, while readers hold older views.
+    DeadSweptAtOnce,
+    /// Trim: retention goes by the clients' timestamps.
+    RetentionByClientTimestamp,
+    /// Trim: a slice that reaches over the log start goes, too.
+    StraddlingSliceDropped,
+    /// Trim: a clock far ahead trims all at once.
+    ClockAheadTrimsAll,
+    /// Sweep: an old era's sweeper deletes the objects of the new one.
+    NewerEraSwept,
     /// DynamoDB: a query's first page is taken for all there is.
     FirstPageTakenForAll,
     /// DynamoDB: an unanswered put is repeated at once, and a throttle of the second taken for "not applied" (L3).
@@ -64,8 +80,11 @@ impl Bug {
     pub const OBJECTS: [Bug; 3] =
         [Bug::ConflictTakenForExists, Bug::TruncatedBodyAccepted, Bug::RangeOfOtherLengthAccepted];
 
+    /// Those of upkeep that take hours or eras, which the simulator has not: `upkeep/tests.rs` notices them.
+    pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
+
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 30] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -91,6 +110,11 @@ impl Bug {
         Bug::NameReused,
         Bug::ViewTrustedAfterThaw,
         Bug::StaleEpochAccepted,
+        Bug::SweepWithoutFloor,
+        Bug::NamedReadBeforeFloor,
+        Bug::NamedCheckpointSwept,
+        Bug::RetentionByClientTimestamp,
+        Bug::StraddlingSliceDropped,
     ];
 }
 

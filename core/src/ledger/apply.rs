@@ -273,7 +273,12 @@ impl View {
         }
         partition.log_start = trim.log_start;
         let mut gone = Vec::new();
-        while partition.slices.front().is_some_and(|s| s.end() <= trim.log_start) {
+        // One that reaches over the log start stays.
+        let is_gone = |s: &Slice| match plant::on(Bug::StraddlingSliceDropped) {
+            true => s.base < trim.log_start,
+            false => s.end() <= trim.log_start,
+        };
+        while partition.slices.front().is_some_and(is_gone) {
             gone.extend(partition.slices.pop_front());
         }
         if let Some(last) = gone.last() {

@@ -51,6 +51,15 @@ impl Folder {
         offload(sync).await.map_err(|error| self.explain(&error))
     }
 
+    /// Removes the folders that these objects, which are deleted, lay in, where they are empty. Only the innermost: it is
+    /// named after a commit below the floor, so no put that counts comes into it; the others are in use.
+    pub(super) async fn tidy(self: &Arc<Self>, names: &[ObjectName]) {
+        let parents: HashSet<PathBuf> =
+            names.iter().filter_map(|name| self.file(name).parent().map(Path::to_owned)).collect();
+        // One that is not empty, or gone, stays as it is.
+        offload(move || parents.iter().for_each(|parent| drop(fs::remove_dir(parent)))).await;
+    }
+
     fn file(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
     }

@@ -108,7 +108,9 @@ async fn set_up(cast: &Arc<Cast>) -> Forgotten {
         process.start(skew, number == 0, &cast.oracle).await;
     }
     let (_, log) = cast.processes[0].log().await;
-    let timed = [("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())];
+    let retention_ms = cast.world.plan.retention_ms.to_string();
+    let timed = [("message.timestamp.type", "LogAppendTime".to_owned()), ("retention.ms", retention_ms)];
+    let timed = timed.map(|(key, value)| (key.to_owned(), value));
     let (logs, timed) = (
         log.admin().create_topic(TOPIC, cast.world.plan.partitions, &[]).await,
         log.admin().create_topic(TIMED, 1, &timed).await,
@@ -149,7 +151,7 @@ async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
     let mut others: Vec<BoxFuture<'static, ()>> = vec![
         Box::pin(upkeep::nemesis(cast.clone(), fork())),
         Box::pin(upkeep::keeper(cast.clone(), fork())),
-        Box::pin(upkeep::sweeper(cast.clone(), fork())),
+        Box::pin(sweeping::sweeper(cast.clone(), fork())),
         Box::pin(readers::tail(cast.clone(), fork(), TOPIC)),
         Box::pin(readers::asker(cast.clone(), fork())),
         Box::pin(readers::poller(cast.clone(), fork())),
@@ -169,6 +171,9 @@ async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
     }
     if rng.chance(500) {
         others.push(Box::pin(sweeping::sweeper(cast.clone(), fork())));
+    }
+    if plan.retention_ms >= 0 {
+        others.push(Box::pin(sweeping::retention(cast.clone(), fork())));
     }
     if rng.chance(400) {
         others.push(Box::pin(identities::rivals(cast.clone(), fork(), 1_001)));

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::oneshot;
 
@@ -51,6 +51,45 @@ impl SimStore {
         let payload = GetResultPayload::Stream(body);
         Ok(GetResult { payload, meta, range, attributes, extensions: Default::default() })
     }
+}
+
+/// One of them; it may land late, or land without an answer.
+async fn delete(world: Arc<World>, gate: Arc<Gate>, path: Result<Path>) -> Result<Path> {
+    let path = path?;
+    gate.pass().await;
+    let (there, back, fault) = (world.latency(), world.latency(), world.write_fault(&gate));
+    sleep_ms(there).await;
+    let gone = |path: &Path| {
+        // Memory does not wait.
+        let _ = world.objects.delete(path).now_or_never();
+    };
+    let answer = match fault {
+        Fault::None | Fault::Twice(_) => {
+            gone(&path);
+            Ok(path.clone())
+        }
+        Fault::Late(later) => {
+            let (world, path) = (world.clone(), path.clone());
+            tokio::spawn(async move {
+                sleep_ms(later).await;
+                let _ = world.objects.delete(&path).await;
+            });
+            Err(error(fault.name()))
+        }
+        Fault::Applied | Fault::HangsApplied => {
+            gone(&path);
+            Err(error("connection reset"))
+        }
+        _ => Err(error(fault.name())),
+    };
+    if matches!(fault, Fault::Hangs | Fault::HangsApplied) {
+        world.answered(&gate, "object delete", path.as_ref(), fault, "nothing");
+        return std::future::pending().await;
+    }
+    sleep_ms(back).await;
+    gate.pass().await;
+    world.answered(&gate, "object delete", path.as_ref(), fault, answer_name(&answer));
+    answer
 }
 
 fn error(words: &'static str) -> Error {
@@ -141,7 +180,9 @@ impl ObjectStore for SimStore {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.world.objects.delete_stream(paths)
+        let (world, gate) = (self.world.clone(), self.gate.clone());
+        let delete = move |path: Result<Path>| delete(world.clone(), gate.clone(), path);
+        paths.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -1,20 +1,14 @@
-//! Those who take away: trim, the minimal sweeper of DESIGN §7, and who brings back a process that met damage.
+//! Those who take away: trim, retention, sweep; and who brings back a process that met damage.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt};
-use tidelog_core::Error;
-use tidelog_core::ledger::action::{Action, Floor, TrimTo};
-use tidelog_core::objects::ObjectName;
+use tidelog_core::ledger::action::{Action, TrimTo};
+use tidelog_core::upkeep::{Deletion, Reason};
+use tidelog_core::{Error, UpkeepSettings};
 
-use crate::cast::Cast;
+use crate::cast::{Cast, TIMED};
 use crate::clock::sleep_ms;
 use crate::rng::Rng;
-
-/// How long a reader may hold a view: longer than any freeze.
-const READ_LAG_MS: u64 = 300_000;
 
 /// Moves log starts, to any offset.
 pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
@@ -46,49 +40,61 @@ pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
     }
 }
 
-/// Commits a floor, then deletes objects drawn below it that no view from there on names. Without the lag of a real
-/// sweep: the floor alone must be enough.
+/// Trims what the topic's retention lets go, in any process.
+pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
+    let plan = &cast.world.plan;
+    // Where answers carry no date, a clock is only as good as its process's.
+    let slack_ms = if plan.store_clock { 10_000 } else { 2 * plan.skew_ms_max + 10_000 };
+    while !cast.world.is_stopped() {
+        sleep_ms(rng.between(500, 8_000)).await;
+        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
+        let upkeep = log.upkeep(UpkeepSettings::default());
+        let trimmed = async {
+            let overdue = upkeep.overdue().await?;
+            for trim in &overdue.trims {
+                let (place, now_ms) = ((trim.topic.clone(), trim.partition), cast.world.clock.wall_ms());
+                let young_ms = now_ms - plan.retention_ms + slack_ms as i64;
+                let mut oracle = cast.oracle();
+                oracle.trim_begins(&place, trim.to);
+                oracle.retained(&gate.name, &place, trim.to, young_ms * 1_000);
+            }
+            upkeep.trim(&overdue.trims).await?;
+            Ok::<_, Error>(overdue.trims)
+        };
+        match gate.ask(trimmed).await {
+            Some(Ok(trims)) => {
+                for trim in trims {
+                    cast.world.saw("retention", "none", "committed");
+                    cast.oracle().trimmed(&(trim.topic, trim.partition), trim.to);
+                }
+            }
+            Some(Err(error)) => cast.refused(&gate.name, &(TIMED.into(), 0), &error),
+            None => {}
+        }
+    }
+}
+
+/// Sweeps, in any process; two of them at once. Without the lag of a real sweep: the floor alone must be enough. What died
+/// is kept for longer than any freeze.
 pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
-    let mut seen: Vec<(u64, u64)> = Vec::new();
+    let read_lag_ms = 300_000;
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(300, 6_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let chain = log.ledger().chain();
-        let back = rng.pick(&[0, 0, 3, 20]);
-        let Ok(floor) = chain.view(|view| view.slot.saturating_sub(back).max(view.floor)) else { continue };
-        let now_ms = cast.world.clock.ms();
-        seen.push((now_ms, floor));
-        // What died longer ago than any reader holds a view.
-        let forget =
-            seen.iter().rfind(|(at_ms, _)| at_ms + READ_LAG_MS <= now_ms).map_or(0, |(_, slot)| *slot);
-        let named = async {
-            log.ledger().act(Action::Floor(Floor { floor, forget })).await?;
-            let named = |view: &tidelog_core::ledger::view::View| {
-                let dead = view.dead.iter().map(|dead| &dead.object);
-                let all = view.objects.keys().chain(dead);
-                all.map(|object| ObjectName::from(object).to_string()).collect::<BTreeSet<_>>()
+        let sweep_lag_ms = rng.pick(&[0, 0, 1_000, 20_000]);
+        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms, read_lag_ms });
+        let tell = |deletion: &Deletion| {
+            cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
+            let kind = match deletion.why {
+                Reason::Dead { .. } => "deleted, dead",
+                Reason::Orphan { .. } => "deleted, orphan",
+                Reason::OldCheckpoint { .. } => "deleted, checkpoint",
             };
-            chain.fresh_view(chain.tick(), named).await
+            cast.world.saw("sweep", "none", kind);
         };
-        let named = match gate.ask(named).await {
-            Some(Ok(named)) => named,
-            Some(Err(Error::Superseded { .. })) | None => continue,
-            Some(Err(error)) => {
-                cast.refused(&gate.name, &cast.places()[0], &error);
-                continue;
-            }
-        };
-        cast.world.saw("floor", "none", "committed");
-        let listed: Vec<_> = cast.world.objects.list(None).try_collect().await.unwrap_or_default();
-        for object in listed {
-            let mut parts = object.location.as_ref().split('/');
-            let drawn = (parts.next() == Some("l0")).then(|| parts.nth(2)).flatten();
-            let drawn = drawn.and_then(|drawn| u64::from_str_radix(drawn, 16).ok());
-            if drawn.is_some_and(|drawn| drawn < floor) && !named.contains(object.location.as_ref()) {
-                cast.world.note(&gate.name, || format!("sweeps {}", object.location));
-                cast.world.saw("sweep", "none", "deleted");
-                let _ = cast.world.objects.delete(&object.location).await;
-            }
+        match gate.ask(upkeep.sweep(tell)).await {
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
         }
     }
 }

@@ -1,10 +1,8 @@
-//! Those who keep the log: checkpoints, strip, sweep of old checkpoints, leaders, expiry, topics, groups. And the one
+//! Those who keep the log: checkpoints, strip, leaders, expiry, topics, groups. And the one
 //! who strikes processes down.
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tidelog_core::Error;
 use tidelog_core::ledger::action::{Action, Expire, Expiring, IdentityKind, Lead};
 
@@ -90,27 +88,6 @@ pub async fn keeper(cast: Arc<Cast>, mut rng: Rng) {
             && !matches!(error, Error::Superseded { .. } | Error::InvalidField { .. })
         {
             cast.refused(&gate.name, &(TOPIC.into(), 0), &error);
-        }
-    }
-}
-
-/// Deletes checkpoints older than the newest but one that a view names. Not the newest but one itself: the commit that
-/// names the newest still carries the one before, and may be where a cold start begins.
-pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
-    while !cast.world.is_stopped() {
-        sleep_ms(rng.between(200, 2_000)).await;
-        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let before = log.ledger().chain().view(|view| view.checkpoint_before.map(|named| named.name.at));
-        let Ok(Some(before)) = before else { continue };
-        let listed: Vec<_> = cast.world.objects.list(None).try_collect().await.unwrap_or_default();
-        for object in listed {
-            let mut parts = object.location.as_ref().split('/');
-            let at = (parts.next() == Some("ckpt")).then(|| parts.nth(2)).flatten();
-            let at = at.and_then(|at| u64::from_str_radix(at, 16).ok());
-            if at.is_some_and(|at| at < before) {
-                cast.world.note(&gate.name, || format!("sweeps {}", object.location));
-                let _ = cast.world.objects.delete(&object.location).await;
-            }
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Plan {
     /// Mean time between two blows to a process; 0: none.
     pub blow_ms: u64,
     pub inline: u64,
+    /// Of the topic with the log's own timestamps; −1: for ever.
+    pub retention_ms: i64,
 }
 
 impl Plan {
@@ -59,6 +61,7 @@ impl Plan {
             strip_bytes_min: rng.below(65) as usize,
             blow_ms: rate(rng, &[0, 1_000, 3_000, 10_000]),
             inline: rng.pick(&[0, 300, 700, 1_000]),
+            retention_ms: rng.pick(&[-1, -1, 15_000, 60_000]),
         }
     }
 }

@@ -34,6 +34,19 @@ impl Oracle {
         self.starts.entry(place.clone()).or_default().tried.insert(to);
     }
 
+    /// Retention is about to let go what lies before `to`: nothing of it that was read has a log's own time at or after
+    /// `young_us`.
+    pub fn retained(&mut self, who: &str, place: &Place, to: Offset, young_us: i64) {
+        let Some(read) = self.read.get(place) else { return };
+        let young = read.range(..to).find(|(_, (_, at_us))| *at_us >= young_us);
+        if let Some((offset, (_, at_us))) = young {
+            let words = format!(
+                "{who} trims {place:?} to {to}, but {offset} is of {at_us}, and young from {young_us} on"
+            );
+            self.violation(words);
+        }
+    }
+
     /// The trim is committed.
     pub fn trimmed(&mut self, place: &Place, to: Offset) {
         let start = self.starts.entry(place.clone()).or_default();

@@ -1,0 +1,391 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::*;
+use crate::counting::CountingStore;
+use crate::env::{Env, SystemEnv};
+use crate::ledger::Settings;
+use crate::objects::{ObjectName, Ulid};
+#[cfg(feature = "planted-bugs")]
+use crate::plant::{self, Bug};
+use crate::store::Store;
+use crate::{Log, Position, Record};
+
+const SECOND: i64 = 1_000;
+const HOUR: i64 = 3_600 * SECOND;
+const DAY: i64 = 24 * HOUR;
+
+/// The machine's own, but for the time of day.
+#[derive(Debug)]
+struct Clock {
+    now_ms: AtomicI64,
+    own: crate::env::SharedEnv,
+}
+
+impl Clock {
+    fn pass(&self, ms: i64) {
+        self.now_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Env for Clock {
+    fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.own.monotonic()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.own.random_u64()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        self.own.sleep(time)
+    }
+}
+
+struct World {
+    clock: Arc<Clock>,
+    counts: Arc<CountingStore>,
+    log: Log,
+}
+
+impl World {
+    /// A log with the topic `t` of two partitions.
+    async fn new(config: &[(&str, &str)]) -> Self {
+        let now_ms = AtomicI64::new(1_790_000_000_000);
+        let clock = Arc::new(Clock { now_ms, own: SystemEnv::shared() });
+        let mut store = Store::memory(clock.clone());
+        let counts = Arc::new(CountingStore::new(store.objects.store().clone()));
+        store.objects = store.objects.wrapped(|_| counts.clone());
+        let log = Log::with_store(store, clock.clone(), true, Settings::default()).await.unwrap();
+        let config: Vec<_> =
+            config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        log.admin().create_topic("t", 2, &config).await.unwrap();
+        Self { clock, counts, log }
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        self.log.upkeep(UpkeepSettings::default())
+    }
+
+    /// Ten records of 1 KiB into a partition, in a segment of their own.
+    async fn flush(&self, partition: u32) {
+        self.flush_at(partition, self.clock.now_ms()).await;
+    }
+
+    async fn flush_at(&self, partition: u32, timestamp_ms: i64) {
+        let producer = self.log.producer().inline_bytes_max(0).build().unwrap();
+        for n in 0..10u8 {
+            let value: Vec<u8> = (0..1_024u32).map(|i| (i * 7 + u32::from(n)) as u8).collect();
+            let record = Record { timestamp_us: Some(timestamp_ms * 1_000), ..Record::value(value) };
+            producer.enqueue("t", Some(partition), record, None).await.unwrap();
+        }
+        producer.close().await.unwrap();
+    }
+
+    async fn start(&self, partition: u32) -> u64 {
+        self.log.fetcher().watermarks("t", partition).await.unwrap().0
+    }
+
+    async fn paths(&self) -> Vec<String> {
+        let listed: Vec<_> = self.counts.list(None).try_collect().await.unwrap();
+        listed.iter().map(|found| found.location.to_string()).collect()
+    }
+
+    async fn put(&self, path: &str) {
+        self.counts.put(&Path::from(path), "somebody's".into()).await.unwrap();
+    }
+
+    async fn run(&self) -> (Run, Vec<Deletion>) {
+        let mut deleted = Vec::new();
+        let run = self.upkeep().run(|deletion| deleted.push(deletion.clone())).await.unwrap();
+        (run, deleted)
+    }
+}
+
+fn l0(era: u16, drawn: u64, ulid: u128) -> String {
+    ObjectName::L0 { era, ledger: 0, drawn, ulid: Ulid(ulid) }.to_string()
+}
+
+#[tokio::test]
+async fn retention_lets_whole_slices_go_by_their_append_time() {
+    let world = World::new(&[("retention.ms", "10000")]).await;
+    // Of the clients' own times, one is old and one lies ahead.
+    world.flush_at(0, 1_000).await;
+    world.clock.pass(6 * SECOND);
+    world.flush_at(0, 1_990_000_000_000).await;
+    world.flush(1).await;
+    assert_eq!(world.run().await.0.trimmed, [], "nothing is older than ten seconds");
+    world.clock.pass(5 * SECOND);
+    let (run, _) = world.run().await;
+    assert_eq!(run.trimmed.iter().map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>(), [(0, 0, 10)]);
+    assert_eq!((world.start(0).await, world.start(1).await), (10, 0));
+    world.clock.pass(10 * SECOND);
+    world.run().await;
+    assert_eq!((world.start(0).await, world.start(1).await), (20, 10), "a partition may be empty");
+    assert_eq!(world.run().await.0.trimmed, []);
+}
+
+#[tokio::test]
+async fn retention_without_a_limit_keeps_all() {
+    let world = World::new(&[("retention.ms", "-1")]).await;
+    world.flush(0).await;
+    world.clock.pass(400 * DAY);
+    let overdue = world.upkeep().overdue().await.unwrap();
+    assert_eq!(overdue, Overdue::default());
+}
+
+#[tokio::test]
+async fn retention_by_bytes_keeps_at_least_what_was_asked_for() {
+    let world = World::new(&[("retention.bytes", "4000"), ("compression.type", "none")]).await;
+    for _ in 0..3 {
+        world.flush(0).await;
+    }
+    // About 10 KiB a slice: the newest alone is enough.
+    let (run, _) = world.run().await;
+    let trimmed: Vec<_> = run.trimmed.iter().map(|t| (t.partition, t.to, t.why)).collect();
+    assert_eq!(trimmed, [(0, 20, Retention::Bytes(4_000))]);
+    // Two partitions share a row group: each is counted by its share, and half of 10 KiB is more than 4,000 bytes.
+    let producer = world.log.producer().inline_bytes_max(0).build().unwrap();
+    for n in 0..10u32 {
+        producer.enqueue("t", Some(n % 2), Record::value(vec![n as u8; 1_024]), None).await.unwrap();
+    }
+    producer.close().await.unwrap();
+    let overdue = world.upkeep().overdue().await.unwrap();
+    assert_eq!(overdue.trims.iter().map(|t| (t.partition, t.to)).collect::<Vec<_>>(), [(0, 30)]);
+}
+
+/// I-TRIM's brake: what a wrong clock would let go is kept for an hour.
+#[tokio::test]
+async fn a_leap_of_time_holds_large_trims_for_an_hour() {
+    let world = World::new(&[("retention.ms", "604800000")]).await;
+    for _ in 0..4 {
+        world.flush(0).await;
+        world.clock.pass(HOUR);
+    }
+    world.clock.pass(30 * DAY);
+    let (run, _) = world.run().await;
+    assert_eq!((run.trimmed.len(), run.held.len(), run.held[0].to), (0, 1, 40));
+    assert_eq!(world.log.admin().groups().await.unwrap(), Vec::<String>::new(), "no consumer's group");
+    world.clock.pass(HOUR - SECOND);
+    assert_eq!(world.run().await.0.trimmed, [], "the hour is not over");
+    // With what was appended since nobody was threatened.
+    world.flush(0).await;
+    world.clock.pass(2 * SECOND);
+    let (run, _) = world.run().await;
+    assert_eq!(run.trimmed.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>(), [(0, 40)]);
+    // What was announced once does not count for what comes later.
+    world.flush(0).await;
+    world.clock.pass(30 * DAY);
+    let (run, _) = world.run().await;
+    assert_eq!((run.trimmed.len(), run.held.len()), (0, 1));
+    assert_eq!(world.start(0).await, 40);
+}
+
+#[tokio::test]
+async fn a_leap_that_is_in_the_commits_already_holds_too() {
+    let world = World::new(&[("retention.ms", "604800000")]).await;
+    world.flush(0).await;
+    world.clock.pass(30 * DAY);
+    world.flush(0).await;
+    world.flush(0).await;
+    let (run, _) = world.run().await;
+    assert_eq!((run.trimmed.len(), run.held.len()), (0, 1));
+    // Without a leap, a large trim is an ordinary one.
+    let world = World::new(&[("retention.ms", "604800000")]).await;
+    for _ in 0..10 {
+        world.flush(0).await;
+        world.clock.pass(23 * HOUR);
+    }
+    world.flush(0).await;
+    assert_eq!(world.run().await.0.trimmed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_deletes_nothing() {
+    let world = World::new(&[("retention.ms", "10000")]).await;
+    world.flush(0).await;
+    world.log.admin().delete_records("t", None, Position::End).await.unwrap();
+    world.put(&l0(0, 0, 7)).await;
+    world.clock.pass(-365 * DAY);
+    let (run, deleted) = world.run().await;
+    assert_eq!((run.trimmed.len(), run.held.len(), deleted.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn only_what_no_commit_names_or_can_name_goes() {
+    let world = World::new(&[]).await;
+    world.flush(0).await;
+    world.flush(0).await;
+    world.flush(1).await;
+    let before = world.paths().await;
+    let segments: Vec<_> = before.iter().filter(|path| path.starts_with("l0/")).collect();
+    assert_eq!(segments.len(), 3);
+    let orphans = [l0(0, 0, 1), l0(0, 2, 2)];
+    let slot = world.log.ledger().chain().slot();
+    let others = [
+        l0(0, slot + 9, 3),
+        l0(1, 0, 4),
+        "l0/0000/0001/0000000000000000/00000000000000000000000001.parquet".to_owned(),
+        "l0/0000/0000/0000000000000000/notes.txt".to_owned(),
+        "topics/t/somebody.parquet".to_owned(),
+        "readme".to_owned(),
+    ];
+    for path in orphans.iter().chain(&others) {
+        world.put(path).await;
+    }
+    assert_eq!(world.run().await.1, [], "a quarter of an hour must pass");
+    world.clock.pass(16 * 60 * SECOND);
+    let mut planned = Vec::new();
+    world.upkeep().sweepable(|deletion| planned.push(deletion.clone())).await.unwrap();
+    let (run, deleted) = world.run().await;
+    assert_eq!(
+        planned.iter().map(|d| d.name).collect::<Vec<_>>(),
+        deleted.iter().map(|d| d.name).collect::<Vec<_>>()
+    );
+    let mut names: Vec<_> = deleted.iter().map(|d| d.name.to_string()).collect();
+    names.sort();
+    assert_eq!(names, orphans);
+    assert!(deleted.iter().all(|d| matches!(d.why, Reason::Orphan { .. }) && d.bytes == 10), "{deleted:?}");
+    assert_eq!((run.swept.objects, run.swept.bytes, run.swept.floor), (2, 20, slot));
+    // Trimmed: dead for an hour before it goes. The partition beside it keeps its own.
+    world.log.admin().delete_records("t", Some(&[0]), Position::Offset(10)).await.unwrap();
+    world.clock.pass(59 * 60 * SECOND);
+    assert_eq!(world.run().await.1, []);
+    world.clock.pass(2 * 60 * SECOND);
+    let (_, deleted) = world.run().await;
+    assert!(matches!(&deleted[..], [Deletion { why: Reason::Dead { .. }, .. }]), "{deleted:?}");
+    world.log.admin().delete_topic("t").await.unwrap();
+    world.clock.pass(2 * HOUR);
+    let (run, deleted) = world.run().await;
+    assert_eq!((deleted.len(), run.swept.objects), (2, 2));
+    let mut left = world.paths().await;
+    left.retain(|path| !path.starts_with("probe/"));
+    let mut expected = others.to_vec();
+    expected.sort();
+    left.sort();
+    assert_eq!(left, expected);
+}
+
+#[tokio::test]
+async fn the_two_newest_checkpoints_stay() {
+    let world = World::new(&[]).await;
+    for _ in 0..4 {
+        world.flush(0).await;
+        world.log.ledger().checkpoint().await.unwrap();
+    }
+    let checkpoints =
+        |paths: Vec<String>| paths.into_iter().filter(|path| path.starts_with("ckpt/")).collect::<Vec<_>>();
+    let mut all = checkpoints(world.paths().await);
+    all.sort();
+    let (_, deleted) = world.run().await;
+    assert_eq!(deleted.len(), 2);
+    let mut left = checkpoints(world.paths().await);
+    left.sort();
+    assert_eq!(left, all[2..]);
+    let cold = Log::with_store(world.log.store().clone(), world.clock.clone(), false, Settings::default());
+    assert_eq!(cold.await.unwrap().admin().topics().await.unwrap(), ["t"]);
+}
+
+#[tokio::test]
+async fn a_run_that_can_find_nothing_new_asks_for_nothing() {
+    let world = World::new(&[]).await;
+    world.flush(0).await;
+    world.put(&l0(0, 0, 1)).await;
+    world.clock.pass(HOUR);
+    let upkeep = world.upkeep();
+    for _ in 0..3 {
+        upkeep.run(|_| {}).await.unwrap();
+        world.clock.pass(HOUR);
+    }
+    let (counts, slot) = (world.counts.counts(), world.log.ledger().chain().slot());
+    for _ in 0..10 {
+        let run = upkeep.run(|_| {}).await.unwrap();
+        assert_eq!((run.swept.objects, run.swept.listed), (0, 0));
+        world.clock.pass(HOUR);
+    }
+    assert_eq!(world.counts.counts(), counts, "no request");
+    assert_eq!(world.log.ledger().chain().slot(), slot, "no commit");
+}
+
+#[tokio::test]
+async fn records_are_deleted_before_an_offset_or_a_time() {
+    let world = World::new(&[]).await;
+    for partition in [0, 0, 1] {
+        world.flush(partition).await;
+        world.clock.pass(SECOND);
+    }
+    let admin = world.log.admin();
+    let error = admin.delete_records("t", None, Position::Offset(11)).await.unwrap_err();
+    assert!(
+        matches!(error, crate::Error::OffsetOutOfRange { partition: 1, high_watermark: 10, .. }),
+        "{error}"
+    );
+    assert_eq!((world.start(0).await, world.start(1).await), (11, 0), "inside of a slice");
+    let records = world.log.fetcher().fetch("t", 0, 11, Default::default()).await.unwrap();
+    assert_eq!(
+        records.records().map(|record| record.offset).collect::<Vec<_>>(),
+        (11..20).collect::<Vec<_>>()
+    );
+    assert_eq!(admin.delete_records("t", None, Position::Offset(5)).await.unwrap(), [(0, 11), (1, 5)]);
+    let second = Position::Time((1_790_000_000_000 + SECOND) * 1_000);
+    assert_eq!(admin.delete_records("t", Some(&[0]), second).await.unwrap(), [(0, 11)]);
+    assert_eq!(admin.delete_records("t", None, Position::End).await.unwrap(), [(0, 20), (1, 10)]);
+    assert!(admin.delete_records("t", Some(&[2]), Position::End).await.is_err());
+    assert!(admin.delete_records("u", None, Position::End).await.is_err());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_of_clock_and_era_are_noticed() {
+    for bug in Bug::UPKEEP {
+        let found = std::panic::catch_unwind(|| {
+            plant::set(Some(bug));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                match bug {
+                    Bug::ClockAheadTrimsAll => {
+                        a_leap(&World::new(&[("retention.ms", "604800000")]).await).await
+                    }
+                    Bug::DeadSweptAtOnce => dead_are_kept(&World::new(&[]).await).await,
+                    _ => newer_eras_stay(&World::new(&[]).await).await,
+                }
+            });
+        });
+        plant::set(None);
+        assert!(found.is_err(), "{bug:?} was not noticed");
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+async fn a_leap(world: &World) {
+    world.flush(0).await;
+    world.clock.pass(30 * DAY);
+    assert_eq!(world.run().await.0.trimmed, []);
+}
+
+#[cfg(feature = "planted-bugs")]
+async fn dead_are_kept(world: &World) {
+    world.flush(0).await;
+    world.flush(1).await;
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    world.clock.pass(HOUR / 2);
+    assert_eq!(world.run().await.1, []);
+}
+
+#[cfg(feature = "planted-bugs")]
+async fn newer_eras_stay(world: &World) {
+    world.flush(0).await;
+    world.put(&l0(1, 0, 4)).await;
+    world.clock.pass(HOUR);
+    assert_eq!(world.run().await.1, []);
+}

@@ -1,0 +1,232 @@
+//! Trim: log starts move, by a commit, to the end of a slice whose records are all older than the topic keeps them, or
+//! wherever somebody asked. Age is the commit's append time: a record's own timestamp is the client's word.
+//!
+//! **The brake.** A clock that is far ahead makes everything old. Where more than a quarter of a partition would go at
+//! once and the times of its commits, or the clock, leap by more than a day, the trim is *announced* first: stored as
+//! an offset of the group [`BRAKE_GROUP`]. An hour later a run goes as far as was announced.
+
+use std::collections::BTreeMap;
+
+use super::{Upkeep, is_superseded};
+use crate::error::Result;
+use crate::ledger::action::{Action, GroupOffset, GroupOffsets, ObjectRef, TrimTo};
+use crate::ledger::view::{Partition, Place, Slice, Stored, Topic, View};
+use crate::limits;
+use crate::metrics::Metric;
+use crate::plant::{self, Bug};
+use crate::record::{Offset, TopicId};
+use crate::topic::{RETENTION_BYTES, RETENTION_MS};
+
+/// The group under which trims are announced that the brake holds.
+pub const BRAKE_GROUP: &str = "__tidelog_retention";
+
+/// A move of a log start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trim {
+    /// Topic id.
+    pub id: TopicId,
+    /// Topic name.
+    pub topic: String,
+    /// Partition.
+    pub partition: u32,
+    /// The log start before.
+    pub from: Offset,
+    /// The log start after.
+    pub to: Offset,
+    /// One past the last offset of the partition.
+    pub end: Offset,
+    /// Why.
+    pub why: Retention,
+}
+
+/// What a topic's retention says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// `retention.ms`: all of it was appended before this time, ms.
+    Before(i64),
+    /// `retention.bytes`: so many bytes follow.
+    Bytes(u64),
+}
+
+/// What retention lets go now, and what it would.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// To be committed.
+    pub trims: Vec<Trim>,
+    /// Held by the brake until an hour after they were announced.
+    pub held: Vec<Trim>,
+}
+
+impl Upkeep {
+    /// What the topics' retention lets go, as of a fresh read. Changes nothing.
+    pub async fn overdue(&self) -> Result<Overdue> {
+        let chain = &self.ledger.chain;
+        chain.refresh(chain.tick()).await?;
+        let now_ms = self.now_ms();
+        chain.view(|view| overdue(view, now_ms))
+    }
+
+    /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
+    pub async fn trim(&self, trims: &[Trim]) -> Result<()> {
+        let chain = &self.ledger.chain;
+        for trims in trims.chunks(limits::TRIMS_PER_COMMIT) {
+            loop {
+                let left: Vec<TrimTo> = chain.view(|view| {
+                    let open = |trim: &&Trim| {
+                        view.partition(trim.id, trim.partition).is_some_and(|p| p.log_start < trim.to)
+                    };
+                    let to = |trim: &Trim| TrimTo {
+                        topic: trim.id,
+                        partition: trim.partition,
+                        log_start: trim.to,
+                    };
+                    trims.iter().filter(open).map(to).collect()
+                })?;
+                if left.is_empty() {
+                    break;
+                }
+                match self.ledger.act(Action::Trim(left)).await {
+                    Ok(_) => break,
+                    Err(error) if is_superseded(&error) => chain.refresh(chain.tick()).await?,
+                    Err(error) => return Err(error),
+                }
+            }
+            let records = trims.iter().map(|trim| trim.to - trim.from).sum();
+            chain.metrics.record(Metric::RecordsTrimmed, records);
+        }
+        Ok(())
+    }
+
+    /// Announces what the brake holds, unless it is announced already.
+    pub(super) async fn announce(&self, held: &[Trim]) -> Result<()> {
+        let chain = &self.ledger.chain;
+        let new: Vec<GroupOffset> = chain.view(|view| {
+            let known =
+                |trim: &&Trim| announced(view, trim.id, trim.partition).is_none_or(|a| a.offset <= trim.from);
+            let offset = |trim: &Trim| GroupOffset {
+                topic: trim.id,
+                partition: trim.partition,
+                offset: Some(trim.to),
+                leader_epoch: -1,
+                metadata: String::new(),
+            };
+            held.iter().filter(known).map(offset).collect()
+        })?;
+        for offsets in new.chunks(limits::GROUP_OFFSETS_PER_COMMIT_MAX) {
+            let (group, member) = (BRAKE_GROUP.to_owned(), String::new());
+            let announced = GroupOffsets { group, member, generation: -1, offsets: offsets.to_vec() };
+            match self.ledger.act(Action::Offsets(announced)).await {
+                Ok(_) => {}
+                // The next run will.
+                Err(error) if is_superseded(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn announced(view: &View, id: TopicId, partition: u32) -> Option<&Stored> {
+    view.groups.get(BRAKE_GROUP)?.offsets.get(&(id, partition))
+}
+
+/// What retention lets go, as of a view and a time. Pure.
+pub(super) fn overdue(view: &View, now_ms: i64) -> Overdue {
+    let mut overdue = Overdue::default();
+    let mut shares = None;
+    for (id, topic) in &view.topics {
+        let limit =
+            |key| topic.config.get(key).and_then(|value| value.parse::<i64>().ok()).filter(|n| *n >= 0);
+        let (ms, bytes) = (limit(RETENTION_MS), limit(RETENTION_BYTES));
+        for (number, partition) in topic.partitions.iter().enumerate() {
+            let aged = ms.and_then(|ms| by_age(partition, now_ms.saturating_sub(ms)));
+            let large = bytes.and_then(|bytes| {
+                let shares = shares.get_or_insert_with(|| Shares::of(view));
+                by_bytes(partition, bytes as u64, shares)
+            });
+            let further = [aged, large].into_iter().flatten().max_by_key(|(to, _)| *to);
+            let Some((to, why)) = further.filter(|(to, _)| *to > partition.log_start) else { continue };
+            let (from, end, number) = (partition.log_start, partition.next, number as u32);
+            let trim = Trim { id: *id, topic: topic.name.clone(), partition: number, from, to, end, why };
+            brake(view, topic, trim, now_ms, &mut overdue);
+        }
+    }
+    overdue
+}
+
+/// To the end of the last slice that was appended before `cutoff_ms`.
+fn by_age(partition: &Partition, cutoff_ms: i64) -> Option<(Offset, Retention)> {
+    let is_old = |slice: &&Slice| match plant::on(Bug::RetentionByClientTimestamp) {
+        true => slice.time_us.1 < cutoff_ms.saturating_mul(1_000),
+        false => slice.append_ms < cutoff_ms,
+    };
+    let last = partition.slices.iter().take_while(is_old).last()?;
+    Some((last.end(), Retention::Before(cutoff_ms)))
+}
+
+/// To the end of the newest slice behind which `bytes` follow.
+fn by_bytes(partition: &Partition, bytes: u64, shares: &Shares) -> Option<(Offset, Retention)> {
+    let mut behind = 0;
+    for slice in partition.slices.iter().rev() {
+        if behind >= bytes {
+            return Some((slice.end(), Retention::Bytes(bytes)));
+        }
+        behind += shares.bytes(slice);
+    }
+    None
+}
+
+/// Sorts a trim in: to be done, or to be held.
+fn brake(view: &View, topic: &Topic, trim: Trim, now_ms: i64, overdue: &mut Overdue) {
+    let is_large = (trim.to - trim.from).saturating_mul(4) > trim.end - trim.from;
+    let partition = &topic.partitions[trim.partition as usize];
+    let is_held = is_large && leaps(view, partition, now_ms) && !plant::on(Bug::ClockAheadTrimsAll);
+    if !is_held {
+        return overdue.trims.push(trim);
+    }
+    let old_ms = now_ms.saturating_sub(limits::BRAKE_MS);
+    match announced(view, trim.id, trim.partition) {
+        Some(announced) if announced.offset > trim.from && announced.time_ms <= old_ms => {
+            overdue.trims.push(Trim { to: trim.to.min(announced.offset), ..trim });
+        }
+        _ => overdue.held.push(trim),
+    }
+}
+
+/// Whether time leaps by more than a day anywhere from the oldest slice to now.
+fn leaps(view: &View, partition: &Partition, now_ms: i64) -> bool {
+    let times = partition.slices.iter().map(|slice| slice.append_ms).chain([view.time_ms, now_ms]);
+    let later = times.clone().skip(1);
+    times.zip(later).any(|(before, after)| after.saturating_sub(before) > limits::LEAP_MS)
+}
+
+/// How many rows of a row group the slices of the view account for. Slices of other partitions that were trimmed are not
+/// among them, and so the rows before and behind them count as theirs: a share is never too large by much, and what is
+/// kept never less than asked for.
+struct Shares(BTreeMap<(ObjectRef, u32), (u64, u64)>);
+
+impl Shares {
+    fn of(view: &View) -> Self {
+        let mut rows: BTreeMap<(ObjectRef, u32), (u64, u64)> = BTreeMap::new();
+        for (_, _, slice) in view.slices() {
+            let Place::Object(object, _) = &slice.place else { continue };
+            let end = slice.first_row + slice.rows;
+            let span = rows.entry((*object, slice.group)).or_insert((slice.first_row, end));
+            *span = (span.0.min(slice.first_row), span.1.max(end));
+        }
+        Self(rows)
+    }
+
+    /// Bytes of a slice as they are stored: its row group's, by its share of the rows.
+    fn bytes(&self, slice: &Slice) -> u64 {
+        match &slice.place {
+            Place::Inline { length, .. } => u64::from(*length),
+            Place::Object(object, layout) => {
+                let length = layout.groups.get(slice.group as usize).map_or(0, |span| u64::from(span.length));
+                let (from, to) = self.0.get(&(*object, slice.group)).copied().unwrap_or((0, slice.rows));
+                let share = u128::from(length) * u128::from(slice.rows) / u128::from((to - from).max(1));
+                u64::try_from(share).unwrap_or(length)
+            }
+        }
+    }
+}
