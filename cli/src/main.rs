@@ -8,6 +8,7 @@
 //! | `consume` | reads records |
 //! | `topic`, `group` | what there is |
 //! | `inspect`, `verify` | looks inside, and checks every sum |
+//! | `upkeep` | trims by retention, deletes what nobody needs |
 //! | `demo` | all of it on this machine's own logs, with a kill in the middle |
 //! | `out`, `tell` | tables, JSON, exit codes; what goes to stderr |
 //! | `interrupt` | Ctrl-C |
@@ -28,6 +29,7 @@ mod shell;
 mod tell;
 mod time;
 mod topic;
+mod upkeep;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -99,6 +101,8 @@ enum Command {
     Inspect(inspect::Command),
     /// Read everything and check every sum; say what is damaged and which offsets that touches
     Verify(verify::Args),
+    /// Trim what topics need not keep, and delete what nothing names any more
+    Upkeep(upkeep::Args),
     /// Ship this machine's own logs, kill a writer in the middle, and check every promise
     Demo(demo::Args),
     /// Print a shell's completions
@@ -130,6 +134,7 @@ async fn run(context: &Context, command: Command) -> Outcome {
         Command::Group(command) => group::run(context, command).await,
         Command::Inspect(command) => inspect::run(context, command).await,
         Command::Verify(args) => verify::run(context, args).await,
+        Command::Upkeep(args) => upkeep::run(context, args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

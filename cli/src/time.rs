@@ -1,5 +1,7 @@
 //! TIME and positions, as every command takes them.
 
+use std::time::Duration;
+
 use tidelog_core::Position;
 use tidelog_core::env::SharedEnv;
 
@@ -10,7 +12,9 @@ const EPOCH_MS_MIN: u64 = 100_000_000_000;
 pub fn parse_time(text: &str, env: &SharedEnv) -> Result<i64, String> {
     if let Some(ago) = text.strip_prefix('-') {
         let now_us = env.now_ms().saturating_mul(1_000);
-        return Ok(now_us.saturating_sub(duration_us(ago)?).max(0));
+        let ago = duration_us(ago)
+            .ok_or_else(|| format!("{text} is no time before now: use a number and s, m, h or d"))?;
+        return Ok(now_us.saturating_sub(ago).max(0));
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let us = text.parse::<i64>().ok().and_then(|ms| ms.checked_mul(1_000));
@@ -22,22 +26,27 @@ pub fn parse_time(text: &str, env: &SharedEnv) -> Result<i64, String> {
     })
 }
 
-fn duration_us(text: &str) -> Result<i64, String> {
-    let wrong = || format!("-{text} is no time before now: use a number and s, m, h or d");
-    let unit = text.chars().last().ok_or_else(wrong)?;
+/// A pause: `30s`, `10m`, `1h`, `1d`, and not 0.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let us = duration_us(text).and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
+    us.map(Duration::from_micros)
+        .ok_or_else(|| format!("{text:?} is no pause: use a number above 0 and s, m, h or d"))
+}
+
+fn duration_us(text: &str) -> Option<i64> {
+    let unit = text.chars().last()?;
     let seconds: i64 = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3_600,
         'd' => 86_400,
-        _ => return Err(wrong()),
+        _ => return None,
     };
     let digits = &text[..text.len() - unit.len_utf8()];
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
+        return None;
     }
-    let number: i64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds * 1_000_000).ok_or_else(wrong)
+    digits.parse::<i64>().ok()?.checked_mul(seconds * 1_000_000)
 }
 
 /// `start`, `end`, an offset or a time.

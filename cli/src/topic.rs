@@ -2,11 +2,12 @@
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use tidelog_core::Position;
 use tidelog_core::log::TopicDescription;
 use tidelog_core::topic::CONFIG_KEYS;
 
 use crate::out::{Context, Failure, Outcome, print, print_json, table};
-use crate::time::show_ms;
+use crate::time::{parse_position, show_ms};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -42,6 +43,18 @@ pub enum Command {
         /// Configuration to take back to its default
         #[arg(long, value_name = "KEY")]
         unset: Vec<String>,
+    },
+    /// Delete the records before an offset or a time: nobody reads them from then on. Their space is freed by `upkeep`
+    #[command(name = "delete-records")]
+    DeleteRecords {
+        /// The topic
+        name: String,
+        /// The new log start: an offset, a TIME, or end; one that lies before the log start changes nothing
+        #[arg(long, value_name = "POSITION", value_parser = parse_position, allow_hyphen_values = true)]
+        before: Position,
+        /// Only this partition; may be given more than once. An offset must not lie past the end of any
+        #[arg(long, value_name = "P")]
+        partition: Vec<u32>,
     },
     /// Delete a topic and all its records
     Delete {
@@ -79,6 +92,22 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
             let changes: Vec<_> = set.chain(unset.into_iter().map(|key| (key, None))).collect();
             context.open_existing().await?.admin().alter_topic(&name, partitions, &changes).await?;
             context.done(&format!("altered {name}"), &json!({"topic": name}))
+        }
+        Command::DeleteRecords { name, before, partition } => {
+            let partitions = (!partition.is_empty()).then_some(&partition[..]);
+            let admin = context.open_existing().await?.admin();
+            let starts = admin.delete_records(&name, partitions, before).await?;
+            if context.json() {
+                let start = |(partition, log_start): &(u32, u64)| json!({"partition": partition, "log_start": log_start});
+                let starts: Vec<_> = starts.iter().map(start).collect();
+                return print_json(&json!({"topic": name, "partitions": starts}));
+            }
+            print(
+                &starts
+                    .iter()
+                    .map(|(p, start)| format!("{name}/{p} starts at {start}\n"))
+                    .collect::<String>(),
+            )
         }
         Command::Delete { name } => {
             context.open_existing().await?.admin().delete_topic(&name).await?;

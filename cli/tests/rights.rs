@@ -8,21 +8,23 @@ use std::sync::Arc;
 
 use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::Settings;
+use tidelog_core::objects::ObjectName;
 use tidelog_core::store::aws::Access;
 use tidelog_core::store::{Place, Store, StoreUrl};
-use tidelog_core::{Log, Record};
+use tidelog_core::upkeep::Deletion;
+use tidelog_core::{Log, Position, Record, UpkeepSettings};
 use tidelog_proxy::{Entry, Proxy};
 use tidelog_servers::{KEY_ID, REGION, SECRET, Server, dynamodb, seaweedfs};
 
 /// Action → resources below the bucket's prefix, or `""` for the bucket and the table themselves.
 type Rights = BTreeMap<String, BTreeSet<String>>;
 
-/// The policies of the page, in its order: read, write, init.
-fn listed() -> [Rights; 3] {
+/// The policies of the page, in its order: read, write, init, upkeep.
+fn listed() -> [Rights; 4] {
     let page = include_str!("../../docs/RUNNING_ON_AWS.md");
     let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let policies: Vec<Rights> = blocks.map(rights_of).collect();
-    policies.try_into().expect("three policies")
+    policies.try_into().expect("four policies")
 }
 
 fn rights_of(policy: &str) -> Rights {
@@ -58,7 +60,12 @@ fn needs(entry: &Entry, rights: &Rights) -> Result<(String, String), String> {
         (Some(operation), _) => (format!("dynamodb:{operation}"), None),
         (None, method) => match (method, path.strip_prefix("/tidelog-test").map(|key| key.trim_matches('/')))
         {
-            ("HEAD", Some("")) => ("s3:ListBucket".to_owned(), None),
+            // GET: a listing, which upkeep alone makes.
+            ("HEAD" | "GET", Some("")) => ("s3:ListBucket".to_owned(), None),
+            // The keys are in the body; the policy bounds them.
+            ("POST", Some("")) if entry.target.contains("delete") => {
+                ("s3:DeleteObject".to_owned(), Some("l0/"))
+            }
             ("PUT", Some("")) => ("s3:CreateBucket".to_owned(), None),
             ("GET" | "HEAD", Some(key)) => ("s3:GetObject".to_owned(), Some(key)),
             ("PUT", Some(key)) => ("s3:PutObject".to_owned(), Some(key)),
@@ -145,8 +152,9 @@ fn joined(several: &[&Rights]) -> Rights {
 #[ignore = "needs DynamoDB Local and SeaweedFS: ./test aws"]
 async fn the_policies_allow_what_is_asked_and_no_more() {
     let recorded = Recorded::start().await;
-    let [read, write, init] = listed();
+    let [read, write, init, upkeep] = listed();
     let (may_write, may_init) = (joined(&[&read, &write]), joined(&[&read, &write, &init]));
+    let may_delete = joined(&[&read, &write, &upkeep]);
 
     recorded.run(&["init"]).await;
     let initialized = recorded.needed(&may_init);
@@ -168,8 +176,21 @@ async fn the_policies_allow_what_is_asked_and_no_more() {
     recorded.run(&["verify"]).await;
     let looked = recorded.needed(&read);
 
+    log.admin().delete_records("t", None, Position::End).await.unwrap();
+    let sweep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let mut deleted = BTreeSet::new();
+    let mut tell = |deletion: &Deletion| {
+        deleted.insert(matches!(deletion.name, ObjectName::L0 { .. }));
+    };
+    sweep.run(&mut tell).await.unwrap();
+    assert_eq!(deleted.len(), 2, "a segment and a checkpoint");
+    let swept = recorded.needed(&may_delete);
+
     // Each right was needed by somebody.
     assert_eq!(looked, read);
     assert_eq!(joined(&[&wrote, &read]), may_write);
     assert_eq!(joined(&[&initialized, &may_write]), may_init);
+    let deletes = Rights::from([("s3:DeleteObject".to_owned(), ["ckpt/", "l0/"].map(str::to_owned).into())]);
+    assert_eq!(upkeep, deletes, "nobody else may delete, and nothing else");
+    assert!(swept.contains_key("s3:DeleteObject") && !may_init.contains_key("s3:DeleteObject"));
 }

@@ -370,11 +370,11 @@ impl Admin {
     }
 
     /// Moves log starts: the records before are gone for every reader, their space is freed by sweep. One position for all
-    /// of `partitions` (`None`: every partition of the topic); answers the log starts afterwards.
+    /// of `partitions` (`None`: every partition of the topic); answers the log starts afterwards. A position at or before a
+    /// log start changes nothing.
     ///
     /// # Errors
-    /// `OffsetOutOfRange`: an offset past the end; an earlier partition may be trimmed then. An offset at or before a
-    /// log start changes nothing.
+    /// `OffsetOutOfRange`: an offset past the end of a partition; nothing was changed then.
     pub async fn delete_records(
         &self,
         topic: &str,
@@ -384,37 +384,33 @@ impl Admin {
         let found = self.describe_topic(topic).await?;
         let all: Vec<u32> = (0..found.partitions.len() as u32).collect();
         let fetcher = Fetcher::new(self.ledger.clone(), limits::CACHE_BYTES_DEFAULT);
-        let mut starts = Vec::new();
-        for partition in partitions.unwrap_or(&all) {
-            let (log_start, end) = fetcher.watermarks(topic, *partition).await?;
+        let (mut starts, mut trims) = (Vec::new(), Vec::new());
+        for &partition in partitions.unwrap_or(&all) {
+            let (log_start, high_watermark) = fetcher.watermarks(topic, partition).await?;
             let to = match before {
                 Position::Start => log_start,
-                Position::End => end,
+                Position::End => high_watermark,
                 Position::Offset(offset) => offset,
                 Position::Time(time_us) => {
-                    fetcher.offset_at(topic, *partition, time_us).await?.unwrap_or(end)
+                    fetcher.offset_at(topic, partition, time_us).await?.unwrap_or(high_watermark)
                 }
             };
-            if to > end {
-                let (topic, partition) = (topic.to_owned(), *partition);
+            if to > high_watermark {
+                let topic = topic.to_owned();
                 return Err(Error::OffsetOutOfRange {
                     topic,
                     partition,
                     offset: to,
                     log_start,
-                    high_watermark: end,
+                    high_watermark,
                 });
             }
+            starts.push((partition, log_start.max(to)));
             if to > log_start {
-                let trim = TrimTo { topic: found.id, partition: *partition, log_start: to };
-                match self.ledger.act(Action::Trim(vec![trim])).await {
-                    // Somebody went beyond it in between.
-                    Ok(_) | Err(Error::Superseded { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+                trims.push(TrimTo { topic: found.id, partition, log_start: to });
             }
-            starts.push((*partition, log_start.max(to)));
         }
+        Upkeep::new(self.ledger.clone(), UpkeepSettings::default()).move_starts(&trims).await?;
         Ok(starts)
     }
 

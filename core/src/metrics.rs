@@ -98,7 +98,7 @@ metrics! {
     CheckpointUs: Time "checkpoint_us",
     /// Commits whose bodies this process stripped.
     SlotsStripped: Counter "slots_stripped",
-    /// Records that this process's trims let go, or found gone.
+    /// Records that this process's trims let go.
     RecordsTrimmed: Counter "records_trimmed",
     /// Objects that this process's sweeps deleted.
     ObjectsSwept: Counter "objects_swept",

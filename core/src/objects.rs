@@ -45,6 +45,7 @@ pub use answer::Answer;
 use answer::Verdict;
 use attempts::Attempt;
 use folder::Folder;
+pub use folder::Half;
 use hedge::Hedge;
 pub use name::{ObjectName, Ulid};
 
@@ -258,17 +259,27 @@ impl Objects {
         }
     }
 
-    /// Deletes objects; one that is not there is deleted. For sweep alone, which has proved that nothing names them, or
-    /// ever will (L5).
+    /// What killed puts left half-written below a first part of names, with their sizes. Only a folder shows any.
+    pub(crate) async fn halves(&self, kind: &str) -> Result<Vec<(Half, u64)>> {
+        match &self.folder {
+            Some(folder) => folder.halves(kind).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Deletes objects and halves; what is not there is deleted. For sweep alone, which has proved that nothing names them,
+    /// or ever will (L5).
     ///
     /// # Errors
     /// `CannotOpen`: no right to delete. `Unavailable`. Some may be deleted then.
-    pub(crate) async fn delete(&self, names: &[ObjectName]) -> Result<()> {
-        self.repeat("deleting objects", |tries| self.try_delete(names, tries).boxed()).await?;
-        if let Some(folder) = &self.folder {
-            folder.tidy(names).await;
+    pub(crate) async fn delete(&self, names: &[ObjectName], halves: &[Half]) -> Result<()> {
+        if !names.is_empty() {
+            self.repeat("deleting objects", |tries| self.try_delete(names, tries).boxed()).await?;
         }
-        Ok(())
+        match &self.folder {
+            Some(folder) => folder.tidy(names, halves).await,
+            None => Ok(()),
+        }
     }
 
     async fn try_delete(&self, names: &[ObjectName], tries: u32) -> Attempt<()> {

@@ -43,6 +43,11 @@ fn one_file_loads_aws_configuration() {
     only(&["store/aws.rs"], &["aws_config::", "aws_smithy_http_client::", "rustls::"]);
 }
 
+#[test]
+fn one_file_deletes_and_lists_objects() {
+    only(&["upkeep/sweep.rs"], &["objects.delete(", "objects.list(", "objects.halves("]);
+}
+
 /// Names like `a_get_survives_everything_that_passes`, in back quotes, of three words and more.
 fn tests_named_in(page: &str) -> BTreeSet<&str> {
     let word = |name: &&str| {

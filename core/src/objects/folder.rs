@@ -2,7 +2,8 @@
 //!
 //! `with_fsync(true)` syncs the file and its folder, and the folders above only where it made them itself. Two cases are
 //! left: another process made the folder a moment ago and has not synced it yet ([`Folder::prepare`]), and an attempt was
-//! not answered, so nothing says how far it came ([`Folder::sync`]).
+//! not answered, so nothing says how far it came ([`Folder::sync`]). And what a killed put leaves, which no listing shows
+//! ([`Folder::halves`]).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,6 +18,28 @@ use super::ObjectName;
 use crate::env::offload;
 use crate::limits::SYNCED_FOLDERS_MAX;
 use crate::{Error, Result};
+
+/// What a killed put left of an object in a folder: `name#1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Half {
+    /// The object that it was to become.
+    pub name: ObjectName,
+    /// Tells several apart.
+    pub number: u32,
+}
+
+impl Half {
+    fn parse(name: &str) -> Option<Self> {
+        let (name, number) = name.rsplit_once('#')?;
+        Some(Self { name: name.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.name, self.number)
+    }
+}
 
 /// A store's folder.
 #[derive(Debug)]
@@ -51,13 +74,54 @@ impl Folder {
         offload(sync).await.map_err(|error| self.explain(&error))
     }
 
-    /// Removes the folders that these objects, which are deleted, lay in, where they are empty. Only the innermost: it is
-    /// named after a commit below the floor, so no put that counts comes into it; the others are in use.
-    pub(super) async fn tidy(self: &Arc<Self>, names: &[ObjectName]) {
-        let parents: HashSet<PathBuf> =
-            names.iter().filter_map(|name| self.file(name).parent().map(Path::to_owned)).collect();
-        // One that is not empty, or gone, stays as it is.
-        offload(move || parents.iter().for_each(|parent| drop(fs::remove_dir(parent)))).await;
+    /// What killed puts left half-written below `kind`, with their sizes: `LocalFileSystem` writes `name#1` before it links
+    /// `name`, and lists no such file.
+    pub(super) async fn halves(self: &Arc<Self>, kind: &str) -> Result<Vec<(Half, u64)>> {
+        let (root, top) = (self.root.clone(), self.root.join(kind));
+        let found = offload(move || {
+            let (mut folders, mut found) = (vec![top], Vec::new());
+            while let Some(folder) = folders.pop() {
+                // It may be gone by now, or never have been there.
+                let Ok(entries) = fs::read_dir(&folder) else { continue };
+                for entry in entries {
+                    let entry = entry?;
+                    let path = entry.path();
+                    if entry.file_type()?.is_dir() {
+                        folders.push(path);
+                        continue;
+                    }
+                    let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+                    let half = name.and_then(Half::parse);
+                    found.extend(half.zip(entry.metadata().ok().map(|found| found.len())));
+                }
+            }
+            Ok(found)
+        });
+        found.await.map_err(|error| self.explain(&error))
+    }
+
+    /// Removes these halves, then the folders that they and these objects, which are deleted, lay in, where they are
+    /// empty. Only the innermost: it is named after a commit below the floor, so no put that counts comes into it; the
+    /// others are in use.
+    pub(super) async fn tidy(self: &Arc<Self>, names: &[ObjectName], halves: &[Half]) -> Result<()> {
+        let halves: Vec<PathBuf> = halves.iter().map(|half| self.root.join(half.to_string())).collect();
+        let files = names.iter().map(|name| self.file(name));
+        let parents: HashSet<PathBuf> = files
+            .chain(halves.iter().cloned())
+            .filter_map(|file| file.parent().map(Path::to_owned))
+            .collect();
+        let tidied = offload(move || {
+            for half in halves {
+                match fs::remove_file(half) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            // One that is not empty, or gone, stays as it is.
+            parents.iter().for_each(|parent| drop(fs::remove_dir(parent)));
+            Ok(())
+        });
+        tidied.await.map_err(|error| self.explain(&error))
     }
 
     fn file(&self, name: &ObjectName) -> PathBuf {

@@ -15,7 +15,7 @@ use crate::ledger::action::{Action, Floor, LEDGER};
 use crate::ledger::view::View;
 use crate::limits;
 use crate::metrics::Metric;
-use crate::objects::ObjectName;
+use crate::objects::{Half, ObjectName};
 use crate::plant::{self, Bug};
 
 /// An object that was deleted, or would be.
@@ -23,6 +23,8 @@ use crate::plant::{self, Bug};
 pub struct Deletion {
     /// Its name.
     pub name: ObjectName,
+    /// In a folder: the number of the file that a killed put left half-written instead (`name#1`).
+    pub half: Option<u32>,
     /// Its size.
     pub bytes: u64,
     /// Why nobody needs it.
@@ -42,6 +44,8 @@ pub enum Reason {
         /// The floor.
         floor: u64,
     },
+    /// A put that was killed left it half-written, before the floor.
+    HalfWritten,
     /// A checkpoint older than the newest but one.
     OldCheckpoint {
         /// The commit that the newest but one is the state as of.
@@ -129,11 +133,17 @@ impl Upkeep {
             needed = self.look()?.1;
         }
         swept.floor = needed.floor;
-        let found: Vec<Deletion> =
-            found.into_iter().filter_map(|d| needed.judge(d.name, d.bytes, &dead)).collect();
+        let judge = |found: Deletion| needed.judge(found.name, found.half, found.bytes, &dead);
+        let found: Vec<Deletion> = found.into_iter().filter_map(judge).collect();
         for batch in found.chunks(limits::DELETES_PER_REQUEST) {
-            let names: Vec<ObjectName> = batch.iter().map(|deletion| deletion.name).collect();
-            chain.objects.delete(&names).await?;
+            let (mut names, mut halves) = (Vec::new(), Vec::new());
+            for Deletion { name, half, .. } in batch {
+                match half {
+                    Some(number) => halves.push(Half { name: *name, number: *number }),
+                    None => names.push(*name),
+                }
+            }
+            chain.objects.delete(&names, &halves).await?;
             let bytes: u64 = batch.iter().map(|deletion| deletion.bytes).sum();
             (swept.objects, swept.bytes) = (swept.objects + batch.len() as u64, swept.bytes + bytes);
             chain.metrics.record(Metric::ObjectsSwept, batch.len() as u64);
@@ -176,11 +186,15 @@ impl Upkeep {
                 swept.listed += 1;
                 // What is not a name of ours is not ours to delete.
                 let Ok(name) = path.parse::<ObjectName>() else { continue };
-                found.extend(needed.judge(name, bytes, &needed.dead));
+                found.extend(needed.judge(name, None, bytes, &needed.dead));
                 if found.len() >= limits::SWEEP_OBJECTS_MAX {
                     swept.more = true;
                     return Ok((found, swept));
                 }
+            }
+            for (half, bytes) in objects.halves(kind).await? {
+                swept.listed += 1;
+                found.extend(needed.judge(half.name, Some(half.number), bytes, &needed.dead));
             }
         }
         Ok((found, swept))
@@ -229,17 +243,26 @@ impl Needed {
     }
 
     /// Why an object is not needed; `None`: it is, or nobody knows.
-    fn judge(&self, name: ObjectName, bytes: u64, dead: &BTreeMap<ObjectName, u64>) -> Option<Deletion> {
+    fn judge(
+        &self,
+        name: ObjectName,
+        half: Option<u32>,
+        bytes: u64,
+        dead: &BTreeMap<ObjectName, u64>,
+    ) -> Option<Deletion> {
         let ours =
             |era: u16, ledger: u16| ledger == LEDGER && (era <= self.era || plant::on(Bug::NewerEraSwept));
         let why = match name {
             ObjectName::L0 { era, ledger, drawn, .. } => {
-                if !ours(era, ledger) || drawn >= self.floor || self.named.contains(&name) {
+                if !ours(era, ledger) || drawn >= self.floor {
                     return None;
                 }
-                match dead.get(&name) {
-                    Some(slot) => Reason::Dead { slot: *slot },
-                    None => Reason::Orphan { floor: self.floor },
+                match (half, dead.get(&name)) {
+                    // The whole one beside it may be named.
+                    (Some(_), _) => Reason::HalfWritten,
+                    _ if self.named.contains(&name) => return None,
+                    (None, Some(slot)) => Reason::Dead { slot: *slot },
+                    (None, None) => Reason::Orphan { floor: self.floor },
                 }
             }
             ObjectName::Checkpoint { era, ledger, at, .. } => {
@@ -250,6 +273,6 @@ impl Needed {
             }
             ObjectName::Probe { .. } => return None,
         };
-        Some(Deletion { name, bytes, why })
+        Some(Deletion { name, half, bytes, why })
     }
 }

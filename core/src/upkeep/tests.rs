@@ -318,6 +318,26 @@ async fn a_run_that_can_find_nothing_new_asks_for_nothing() {
 }
 
 #[tokio::test]
+async fn a_folder_keeps_no_empty_folders_of_what_was_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path().to_str().unwrap()).await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    for _ in 0..3 {
+        let producer = log.producer().inline_bytes_max(0).build().unwrap();
+        producer.send("t", Record::value("x")).await.unwrap();
+        producer.close().await.unwrap();
+    }
+    let drawn = || std::fs::read_dir(folder.path().join("l0/0000/0000")).unwrap().count();
+    assert_eq!(drawn(), 3);
+    log.admin().delete_records("t", None, Position::Offset(2)).await.unwrap();
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 2);
+    assert_eq!(drawn(), 1);
+    let report = crate::verify::verify(log.store(), |_, _| {}).await.unwrap();
+    assert_eq!((report.damage, report.records), (vec![], 1));
+}
+
+#[tokio::test]
 async fn records_are_deleted_before_an_offset_or_a_time() {
     let world = World::new(&[]).await;
     for partition in [0, 0, 1] {
@@ -330,6 +350,8 @@ async fn records_are_deleted_before_an_offset_or_a_time() {
         matches!(error, crate::Error::OffsetOutOfRange { partition: 1, high_watermark: 10, .. }),
         "{error}"
     );
+    assert_eq!((world.start(0).await, world.start(1).await), (0, 0), "nothing was changed");
+    admin.delete_records("t", Some(&[0]), Position::Offset(11)).await.unwrap();
     assert_eq!((world.start(0).await, world.start(1).await), (11, 0), "inside of a slice");
     let records = world.log.fetcher().fetch("t", 0, 11, Default::default()).await.unwrap();
     assert_eq!(

@@ -68,31 +68,35 @@ impl Upkeep {
 
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
     pub async fn trim(&self, trims: &[Trim]) -> Result<()> {
+        let to = |trim: &Trim| TrimTo { topic: trim.id, partition: trim.partition, log_start: trim.to };
+        self.move_starts(&trims.iter().map(to).collect::<Vec<_>>()).await
+    }
+
+    pub(crate) async fn move_starts(&self, trims: &[TrimTo]) -> Result<()> {
         let chain = &self.ledger.chain;
         for trims in trims.chunks(limits::TRIMS_PER_COMMIT) {
             loop {
+                let mut records = 0;
                 let left: Vec<TrimTo> = chain.view(|view| {
-                    let open = |trim: &&Trim| {
-                        view.partition(trim.id, trim.partition).is_some_and(|p| p.log_start < trim.to)
-                    };
-                    let to = |trim: &Trim| TrimTo {
-                        topic: trim.id,
-                        partition: trim.partition,
-                        log_start: trim.to,
-                    };
-                    trims.iter().filter(open).map(to).collect()
+                    let start = |trim: &TrimTo| Some(view.partition(trim.topic, trim.partition)?.log_start);
+                    let open = |trim: &&TrimTo| start(trim).is_some_and(|start| start < trim.log_start);
+                    let left = trims.iter().filter(open);
+                    left.inspect(|trim| records += trim.log_start - start(trim).unwrap_or(trim.log_start))
+                        .copied()
+                        .collect()
                 })?;
                 if left.is_empty() {
                     break;
                 }
                 match self.ledger.act(Action::Trim(left)).await {
-                    Ok(_) => break,
+                    Ok(_) => {
+                        chain.metrics.record(Metric::RecordsTrimmed, records);
+                        break;
+                    }
                     Err(error) if is_superseded(&error) => chain.refresh(chain.tick()).await?,
                     Err(error) => return Err(error),
                 }
             }
-            let records = trims.iter().map(|trim| trim.to - trim.from).sum();
-            chain.metrics.record(Metric::RecordsTrimmed, records);
         }
         Ok(())
     }

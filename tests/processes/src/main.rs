@@ -3,6 +3,7 @@
 //! ```text
 //! append STORE TOPIC WRITER RECORDS PAUSE_MS ACKS   plain records `WRITER:n`, one commit each, acks to a file
 //! resume STORE TOPIC WRITER RECORDS ACKS            the same with sequences: goes on after what the log holds
+//! upkeep STORE                                      trims and sweeps without a pause, and with hardly any lag
 //! open   STORE                                      opens what must be there
 //! flood  STORE TOPIC BYTES                          as much as that, through a 64 MiB buffer; prints peak memory
 //! ```
@@ -20,7 +21,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::store::{Store, StoreUrl};
 use tidelog_core::table::{Consistency, Item, Page, Put, SharedTable, Table, TableResult};
-use tidelog_core::{Error, ErrorKind, Log, Record, RecordMetadata};
+use tidelog_core::{Error, ErrorKind, Log, Record, RecordMetadata, UpkeepSettings};
 
 /// Waits a random time between the decision and the put, so that others get the slot.
 #[derive(Debug)]
@@ -164,6 +165,19 @@ async fn flood(args: &[String]) -> tidelog_core::Result<()> {
     Ok(())
 }
 
+async fn upkeep(args: &[String]) -> tidelog_core::Result<()> {
+    let [store] = args else { panic!("upkeep takes one argument") };
+    let (log, _) = open(store, 0).await?;
+    // Views of readers are at most this old.
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 3_000 });
+    loop {
+        match upkeep.run(|_| {}).await {
+            Err(error) if error.kind() != ErrorKind::Retry => return Err(error),
+            _ => {}
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -171,8 +185,9 @@ async fn main() {
         Some("append") => append(&args[1..]).await,
         Some("resume") => resume(&args[1..]).await,
         Some("flood") => flood(&args[1..]).await,
+        Some("upkeep") => upkeep(&args[1..]).await,
         Some("open") => Log::open_existing(args.get(1).expect("open takes an argument")).await.map(drop),
-        other => panic!("append, open, resume or flood, not {other:?}"),
+        other => panic!("append, open, resume, flood or upkeep, not {other:?}"),
     };
     if let Err(error) = done {
         eprintln!("{error}");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use tidelog_core::objects::ObjectName;
 use tidelog_core::{Log, Position};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_tidelog-processes");
@@ -107,6 +108,89 @@ async fn killed_at_any_moment_nothing_acked_is_lost_and_nothing_comes_twice() {
     let order: Vec<u64> = found.iter().map(|(_, _, value)| sequence(value)).collect();
     assert!(order.is_sorted(), "in the producer's order");
     assert_eq!(order, (1..=order.len() as u64).collect::<Vec<_>>(), "and none is missing");
+}
+
+/// Two that trim and sweep, killed over and over, beside a writer that is killed, too, and a reader.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "real processes, real time")]
+async fn upkeep_killed_at_any_moment_takes_nothing_that_should_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let log = Log::open(&store).await.unwrap();
+    let retention = ("retention.ms".to_owned(), "1500".to_owned());
+    log.admin().create_topic("t", 1, &[retention]).await.unwrap();
+    let path = folder.path().join("acks");
+    let start =
+        |records: u64| worker(&["resume", &store, "t", "7", &records.to_string(), path.to_str().unwrap()]);
+    let mut read = BTreeMap::new();
+    let mut at = 0;
+    for round in 0..25u64 {
+        let mut victims = [start(u64::MAX / 2), worker(&["upkeep", &store]), worker(&["upkeep", &store])];
+        tokio::time::sleep(Duration::from_millis(150 + round * 37 % 90)).await;
+        // Each in its turn, so that each is in the middle of something.
+        for step in 0..3 {
+            let victim = &mut victims[((round + step) % 3) as usize];
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        loop {
+            match log.fetcher().fetch("t", 0, at, Default::default()).await {
+                Ok(fetched) if fetched.next == at => break,
+                Ok(fetched) => {
+                    for record in fetched.records() {
+                        let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                        read.insert(value.split(' ').next().unwrap().to_owned(), (0, record.offset));
+                    }
+                    at = fetched.next;
+                }
+                // Trimmed before it was read.
+                Err(tidelog_core::Error::OffsetOutOfRange { log_start, .. }) if log_start > at => {
+                    at = log_start
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let output = start(acked(&path).len() as u64 + 200).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (log_start, end) = log.fetcher().watermarks("t", 0).await.unwrap();
+    let (acked, found) = (acked(&path), found(&log, "t").await);
+    println!("{} acked, {} read on the way, log from {log_start} to {end}", acked.len(), read.len());
+    assert!(log_start > 0 && acked.len() > 100, "{log_start}, {}", acked.len());
+    let offsets: Vec<u64> = found.iter().map(|(_, offset, _)| *offset).collect();
+    assert_eq!(offsets, (log_start..end).collect::<Vec<_>>(), "what was not trimmed is all there");
+    read.extend(found.iter().map(|(p, o, value)| (value.clone(), (*p, *o))));
+    for (value, place) in &acked {
+        assert!(place.1 < log_start || read.get(value) == Some(place), "acked {value}");
+    }
+    let report = tidelog_core::verify::verify(log.store(), |_, _| {}).await.unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    // Everything that nobody needs goes in the end.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let upkeep = log.upkeep(tidelog_core::UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    for _ in 0..3 {
+        upkeep.sweep(|_| {}).await.unwrap();
+    }
+    let named = |view: &tidelog_core::ledger::view::View| {
+        let named = view.objects.keys().map(|object| ObjectName::from(object).to_string());
+        named.collect::<BTreeSet<_>>()
+    };
+    let named = log.ledger().chain().view(named).unwrap();
+    let mut left = BTreeSet::new();
+    let mut folders = vec![folder.path().join("store/l0")];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder.path().join("store")).unwrap().display().to_string();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => _ = left.insert(name),
+            }
+        }
+    }
+    assert_eq!(left.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "no orphan is left");
+    assert_eq!(left, named);
 }
 
 #[tokio::test(flavor = "multi_thread")]

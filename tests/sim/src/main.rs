@@ -119,7 +119,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 61] = [
+const CELLS: [(&str, &str, &[&str]); 68] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),

@@ -89,6 +89,7 @@ pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
                 Reason::Dead { .. } => "deleted, dead",
                 Reason::Orphan { .. } => "deleted, orphan",
                 Reason::OldCheckpoint { .. } => "deleted, checkpoint",
+                Reason::HalfWritten => "deleted, half-written",
             };
             cast.world.saw("sweep", "none", kind);
         };

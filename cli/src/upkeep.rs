@@ -1,0 +1,157 @@
+//! `tidelog upkeep`: trims by retention and deletes what nobody needs.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tidelog_core::env::SystemEnv;
+use tidelog_core::upkeep::{Deletion, Reason, Retention, Run, Swept, Trim};
+use tidelog_core::{Upkeep, UpkeepSettings};
+
+use crate::interrupt::Interrupts;
+use crate::out::{Context, Failure, Outcome, print, print_json, show_bytes};
+use crate::tell;
+use crate::time::{parse_duration, show_ms};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A run forgets silent producers, moves log starts as retention.ms and retention.bytes of each topic say, and deletes the
+objects that nothing names: what was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago,
+and old checkpoints. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm.
+Where time leaps by more than a day, a trim of more than a quarter of a partition is held for an hour: should a clock
+be wrong, set it, and raise the topic's retention meanwhile.
+With --every, Ctrl-C or SIGTERM ends it after the run, a second one at once; a store that is away is tried again.
+
+  tidelog topic alter app --config retention.ms=604800000
+  tidelog upkeep --dry-run
+  tidelog upkeep --every 10m")]
+#[group(required = true, multiple = true)]
+pub struct Args {
+    /// Run once
+    #[arg(long, conflicts_with = "every")]
+    once: bool,
+    /// Run again and again, with this pause: 30s, 10m, 1h
+    #[arg(long, value_name = "PAUSE", value_parser = parse_duration)]
+    every: Option<Duration>,
+    /// Change nothing: say what would be trimmed and deleted, and why
+    #[arg(long, conflicts_with = "every")]
+    dry_run: bool,
+}
+
+pub async fn run(context: &Context, args: Args) -> Outcome {
+    let upkeep = context.open_existing().await?.upkeep(UpkeepSettings::default());
+    if args.dry_run {
+        return dry_run(context, &upkeep).await;
+    }
+    let Some(pause) = args.every else { return once(context, &upkeep).await };
+    let env = SystemEnv::shared();
+    let mut interrupts = Interrupts::listen(None);
+    while !interrupts.is_told() {
+        match once(context, &upkeep).await {
+            Err(Failure::Log(error)) if error.kind() == tidelog_core::ErrorKind::Retry => {
+                tell::tell(&format!("{error}: the next run tries again"));
+            }
+            other => other?,
+        }
+        tokio::select! {
+            () = env.sleep(pause) => {}
+            () = interrupts.told() => {}
+        }
+    }
+    Ok(())
+}
+
+async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
+    let bar = match io::stderr().is_terminal() {
+        true => ProgressBar::no_length().with_style(
+            ProgressStyle::with_template("{spinner} {pos} objects deleted")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        ),
+        false => ProgressBar::hidden(),
+    };
+    tell::beside(&bar);
+    let done = upkeep.run(|_| bar.inc(1)).await;
+    bar.finish_and_clear();
+    let Run { trimmed, held, swept } = done?;
+    if context.json() {
+        return print_json(&json!({
+            "trimmed": trimmed.iter().map(trim_json).collect::<Vec<_>>(),
+            "held": held.iter().map(trim_json).collect::<Vec<_>>(),
+            "swept": swept_json(&swept),
+        }));
+    }
+    print(&(trims("trimmed", &trimmed) + &trims("held for an hour", &held) + &swept_text("deleted", &swept)))
+}
+
+async fn dry_run(context: &Context, upkeep: &Upkeep) -> Outcome {
+    let overdue = upkeep.overdue().await?;
+    let mut deletions = Vec::new();
+    let swept = upkeep.sweepable(|deletion| deletions.push(deletion.clone())).await?;
+    if context.json() {
+        return print_json(&json!({
+            "trims": overdue.trims.iter().map(trim_json).collect::<Vec<_>>(),
+            "held": overdue.held.iter().map(trim_json).collect::<Vec<_>>(),
+            "deletions": deletions.iter().map(deletion_json).collect::<Vec<_>>(),
+            "swept": swept_json(&swept),
+        }));
+    }
+    let each: String = deletions.iter().map(deletion_text).collect();
+    let trims = trims("would trim", &overdue.trims) + &trims("would hold for an hour", &overdue.held);
+    print(&(trims + &each + &swept_text("would delete", &swept)))
+}
+
+fn trims(verb: &str, trims: &[Trim]) -> String {
+    let text = |trim: &Trim| {
+        let Trim { topic, partition, from, to, end, why, .. } = trim;
+        let why = match why {
+            Retention::Before(ms) => format!("appended before {}", show_ms(*ms)),
+            Retention::Bytes(bytes) => format!("more than {bytes} bytes follow"),
+        };
+        format!("{verb} {topic}/{partition}: offsets {from} to {} of {end}, {why}\n", to - 1)
+    };
+    trims.iter().map(text).collect()
+}
+
+fn trim_json(trim: &Trim) -> Value {
+    let Trim { topic, partition, from, to, end, why, .. } = trim;
+    let (key, value) = match why {
+        Retention::Before(ms) => ("before_ms", json!(ms)),
+        Retention::Bytes(bytes) => ("retention_bytes", json!(bytes)),
+    };
+    json!({"topic": topic, "partition": partition, "log_start": to, "before": from, "high_watermark": end, key: value})
+}
+
+fn why(reason: &Reason) -> String {
+    match reason {
+        Reason::Dead { slot } => format!("commit {slot} let it go"),
+        Reason::Orphan { floor } => format!("no commit names it, and its name is older than commit {floor}"),
+        Reason::HalfWritten => "a killed writer left it half-written".to_owned(),
+        Reason::OldCheckpoint { kept } => format!("the checkpoint at commit {kept} is kept"),
+    }
+}
+
+/// The name as it is in the store.
+fn name(deletion: &Deletion) -> String {
+    let half = deletion.half.map(|number| format!("#{number}")).unwrap_or_default();
+    format!("{}{half}", deletion.name)
+}
+
+fn deletion_text(deletion: &Deletion) -> String {
+    format!("would delete {} ({}): {}\n", name(deletion), show_bytes(deletion.bytes), why(&deletion.why))
+}
+
+fn deletion_json(deletion: &Deletion) -> Value {
+    json!({"object": name(deletion), "bytes": deletion.bytes, "why": why(&deletion.why)})
+}
+
+fn swept_text(verb: &str, swept: &Swept) -> String {
+    let Swept { floor, listed, objects, bytes, more } = swept;
+    let more = if *more { "; there are more, for the next run" } else { "" };
+    format!("{verb} {objects} objects ({}) of {listed} looked at, floor {floor}{more}\n", show_bytes(*bytes))
+}
+
+fn swept_json(swept: &Swept) -> Value {
+    let Swept { floor, listed, objects, bytes, more } = swept;
+    json!({"floor": floor, "listed": listed, "objects": objects, "bytes": bytes, "more": more})
+}
