@@ -73,6 +73,19 @@ functions:
 http *args:
     cargo run --quiet --package tidelog-http -- {{ args }}
 
+# The whole stack on this machine, without Docker: `just localstack up|status|logs|seed|reset|down`.
+localstack *args="up":
+    @python3 localstack/stack.py {{ args }}
+
+# Build the functions for AWS and deploy the template with the credentials of AWS's own tools.
+deploy *args:
+    infra/build aws
+    "$(tests/venv infra/requirements.txt)" infra/deploy.py deploy {{ args }}
+
+# Delete what `just deploy` made, and the log with it, for good. Asks first.
+destroy *args:
+    "$(tests/venv infra/requirements.txt)" infra/deploy.py destroy {{ args }}
+
 # Duplicate versions, licences and sources of the dependencies.
 deny:
     tests/deny

@@ -28,7 +28,8 @@ async fn seaweedfs() {
 #[ignore = "needs tests/emulators ministack"]
 async fn ministack() {
     let server = tidelog_servers::ministack().unwrap();
-    suite::run(&Client::new(&server.url()), Known { signatures: false, ..Known::default() }).await;
+    let known = Known { signatures: false, replaces_atomically: false, ..Known::default() };
+    suite::run(&Client::new(&server.url()), known).await;
 }
 
 #[tokio::test]

@@ -22,11 +22,13 @@ pub struct Known {
     pub part_bytes_min: bool,
     /// Rounds of 16 writers that race for one name.
     pub race_rounds: usize,
+    /// Of several that replace one version at once, one wins.
+    pub replaces_atomically: bool,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { signatures: true, part_bytes_min: true, race_rounds: 20 }
+        Self { signatures: true, part_bytes_min: true, race_rounds: 20, replaces_atomically: true }
     }
 }
 
@@ -118,7 +120,7 @@ async fn races(client: &Client, known: &Known) {
         })
     });
     let won = join_all(puts).await.into_iter().filter(|won| *won.as_ref().unwrap()).count();
-    assert_eq!(won, 1);
+    assert!(won == 1 || !known.replaces_atomically, "{won} replaced one version");
 }
 
 async fn ranges(client: &Client) {

@@ -1,0 +1,258 @@
+"""Ships lines into the deployed stack with software that nobody here wrote, and reads back exactly those: through the fetch
+function, the command line on the same store, and DuckDB and pyarrow on the bucket's Parquet.
+
+    check.py TIDELOG STATE      the binary; what `just localstack up --output json` printed
+"""
+
+import base64
+import collections
+import concurrent.futures
+import gzip
+import http.client
+import json
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+import boto3
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.resources import Resource
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TIDELOG, STATE = sys.argv[1], json.loads(sys.argv[2])
+INGEST, FETCH, STORE = STATE["ingest_url"], STATE["fetch_url"], STATE["store"]
+ENDPOINT = urllib.parse.parse_qs(urllib.parse.urlparse(STORE).query)["endpoint"][0]
+BUCKET = urllib.parse.urlparse(STORE).netloc
+LINES = (HERE / "lines.log").read_text().splitlines()
+
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
+os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+# Names that end with .localhost are known to curl alone; everybody else asks LocalStack itself.
+os.environ |= {"HTTP_PROXY": ENDPOINT, "http_proxy": ENDPOINT, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def check(what, got, wanted):
+    if got != wanted:
+        sys.exit(f"FAILED {what}: {str(got)[:500]} is not {str(wanted)[:500]}")
+    print(f"ok: {what}", flush=True)
+
+
+def ask(url, body=None, headers=()):
+    """Status, headers and body of one request to a Function URL."""
+    host = urllib.parse.urlparse(url).netloc
+    connection = http.client.HTTPConnection(urllib.parse.urlparse(ENDPOINT).netloc, timeout=120)
+    path = url.split(host, 1)[1]
+    connection.request("POST" if body is not None else "GET", path, body, {"host": host, **dict(headers)})
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def post(topic, body, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    status, _, answer = ask(f"{INGEST}/v1/topics/{topic}/records", body, {"content-type": "text/plain", **named})
+    return status, json.loads(answer)
+
+
+def tidelog(*args):
+    done = subprocess.run([TIDELOG, "--store", STORE, *args], capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(f"FAILED tidelog {args}: {done.stderr.decode()}")
+    return done.stdout
+
+
+def fetched(topic):
+    """Every record, through the function: partition → values."""
+    found = collections.defaultdict(list)
+    for partition in json.loads(ask(f"{FETCH}/v1/topics/{topic}")[2])["partitions"]:
+        number, offset = partition["partition"], partition["log_start"]
+        while offset < partition["high_watermark"]:
+            path = f"/v1/topics/{topic}/partitions/{number}/records?from={offset}&max_records=500"
+            page = json.loads(ask(FETCH + path)[2])
+            assert [record["offset"] for record in page["records"]] == list(range(offset, page["next_offset"]))
+            found[number] += [value(record) for record in page["records"]]
+            offset = page["next_offset"]
+    return found
+
+
+def value(record):
+    return base64.b64decode(record["value_base64"]).decode() if "value_base64" in record else record["value"]
+
+
+def consumed(topic):
+    """Every record, by the command line: partition → values."""
+    found = collections.defaultdict(list)
+    for line in tidelog("consume", topic, "--until", "end", "--format", "json").splitlines():
+        record = json.loads(line)
+        found[record["partition"]].append(value(record))
+    return found
+
+
+def places(answer):
+    return [(record["partition"], record["offset"]) for record in answer["records"]]
+
+
+def both_read(what, topic, wanted):
+    """Both ways of reading give exactly these values, in any order over all partitions."""
+    found = fetched(topic)
+    check(f"{what}: the function reads what was shipped", sorted(sum(found.values(), [])), sorted(wanted))
+    check(f"{what}: the command line reads the same, in the same order", consumed(topic), found)
+
+
+def curl():
+    body = "\n".join(LINES * 25)
+    command = ["curl", "-sS", "-w", " %{http_code}", "-H", "content-type: text/plain", "-H", "idempotency-key: one"]
+    command += ["-H", "expect:", "--data-binary", "@-", f"{INGEST}/v1/topics/curl/records"]
+    answers = [
+        subprocess.run(command, input=body, check=True, capture_output=True, text=True).stdout for _ in range(2)
+    ]
+    check("curl: status", [answer.rsplit(" ", 1)[1] for answer in answers], ["200", "200"])
+    first, second = (places(json.loads(answer.rsplit(" ", 1)[0])) for answer in answers)
+    check("curl: the same event again gets the same places", second, first)
+    both_read("curl", "curl", LINES * 25)
+
+
+def opentelemetry_python():
+    provider = LoggerProvider(resource=Resource.create({"service.name": "shop-py"}))
+    exporter = OTLPLogExporter(endpoint=f"{INGEST}/v1/logs", compression=Compression.Gzip)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    logger = logging.getLogger("tidelog-test")
+    logger.addHandler(LoggingHandler(logger_provider=provider))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for number in range(400):
+        logger.info("order %d", number)
+    provider.shutdown()
+    check_otlp("OpenTelemetry for Python (protobuf, gzip)", "otlp", 400)
+
+
+def opentelemetry_javascript():
+    modules = ROOT / ".emu/oteljs/node_modules"
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    command = ["node", str(HERE / "ship.js"), INGEST, "oteljs", "400"]
+    # `require` looks beside the script; the packages lie elsewhere.
+    subprocess.run(command, check=True, env={**environment, "NODE_PATH": str(modules)})
+    check_otlp("OpenTelemetry for JavaScript (JSON, chunked)", "oteljs", 400)
+
+
+def check_otlp(what, topic, count):
+    found = fetched(topic)
+    check(f"{what}: one service, one partition", len(found), 1)
+    documents = [json.loads(one) for one in next(iter(found.values()))]
+    records = [one["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0] for one in documents]
+    bodies = [record["body"]["stringValue"] for record in records]
+    check(f"{what}: every log record once, in order", bodies, [f"order {number}" for number in range(count)])
+    check(f"{what}: the command line reads the same", consumed(topic), found)
+
+
+def syslog_ng():
+    root = ROOT / ".emu/syslogng/root/usr"
+    library = root / "lib/syslog-ng"
+    wanted = [f"{number} {line}" for number, line in enumerate(LINES * 40)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        (place / "in.log").write_text("\n".join(wanted) + "\n")
+        (place / "syslog-ng.conf").write_text(f"""@version: 3.38
+options {{ stats-freq(0); }};
+source lines {{ file("{place}/in.log" flags(no-parse) follow-freq(0.1)); }};
+destination tidelog {{ http(
+  url("{INGEST}/v1/topics/syslog/records?as=records")
+  method("POST") headers("content-type: application/json")
+  batch-lines(50) batch-timeout(200) workers(1)
+  body-prefix("[") delimiter(",") body-suffix("]") body('$(format-json value=$MESSAGE)')); }};
+log {{ source(lines); destination(tidelog); }};
+""")
+        libraries = [library, root / "lib/x86_64-linux-gnu", root.parent / "lib/x86_64-linux-gnu"]
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        environment["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
+        files = [f"--{name}={place}/{name}" for name in ("persist-file", "pidfile", "control")]
+        module_path = f"--module-path={next(library.glob('3.*'))}"
+        command = [str(root / "sbin/syslog-ng"), "-F", "--no-caps", module_path, "-f", f"{place}/syslog-ng.conf", *files]
+        with open(place / "said", "wb") as said:
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        try:
+            for _ in range(300):
+                status, _, answer = ask(f"{FETCH}/v1/topics/syslog")
+                partitions = json.loads(answer)["partitions"] if status == 200 else []
+                if sum(partition["high_watermark"] for partition in partitions) >= len(wanted):
+                    break
+                if process.poll() is not None:
+                    sys.exit(f"FAILED syslog-ng ended: {(place / 'said').read_text()}")
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+            process.wait()
+    both_read("syslog-ng", "syslog", wanted)
+
+
+def many_at_once():
+    """64 invocations at once, each event delivered twice: each line once."""
+    events = {f"event-{number}": [f"{number} {line}" for line in LINES] for number in range(64)}
+
+    def deliver(key):
+        answers = []
+        while len(answers) < 2:
+            status, answer = post("many", "\n".join(events[key]).encode(), idempotency_key=key)
+            # Busy is an answer, too: the same again, under the same key.
+            assert status in (200, 429, 503), (status, answer)
+            answers += [places(answer)] if status == 200 else []
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(deliver, events))
+    check("64 at once: the second delivery gets the places of the first", *zip(*answers))
+    both_read("64 at once, twice", "many", sum(events.values(), []))
+
+
+def parquet():
+    """The bucket's objects by two readers of Parquet, at the row ranges that the slices name."""
+    tidelog("topic", "create", "columns", "--partitions", "2", "--config", "inline.bytes.max=0")
+    for number in range(5):
+        lines = [f"{number}-{i} {line}" for i, line in enumerate(LINES)]
+        check("a segment a request", post("columns", "\n".join(lines).encode())[0], 200)
+    s3 = boto3.client("s3", endpoint_url=ENDPOINT)
+    with tempfile.TemporaryDirectory() as folder:
+        place, prefix = pathlib.Path(folder), "log/"
+        for found in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix + "l0/")["Contents"]:
+            file = place / found["Key"].removeprefix(prefix)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(BUCKET, found["Key"], str(file))
+        (place / "slices.json").write_bytes(tidelog("inspect", "partition", "columns", "--output", "json"))
+        (place / "consumed.json").write_bytes(tidelog("consume", "columns", "--until", "end", "--format", "json"))
+        command = [sys.executable, ROOT / "tests/readback/readback.py", place, place / "slices.json", place / "consumed.json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        check("DuckDB and pyarrow read the bucket as consume does", (done.returncode, done.stderr), (0, ""))
+    both_read("segments", "columns", [f"{n}-{i} {line}" for n in range(5) for i, line in enumerate(LINES)])
+    check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
+
+
+def gaps():
+    """Where LocalStack differs from AWS, each as localstack/GAPS.md says. One that is gone there must go there, too."""
+    status, _ = post("curl", b"unsigned", idempotency_key="gap")
+    check("gap: a request without a signature is let through", status, 200)
+    packed = gzip.compress(b"packed line")
+    status, answer = post("gaps", packed, content_encoding="gzip")
+    check("gap: a gzip body comes unpacked, and is taken", (status, sum(fetched("gaps").values(), [])), (200, ["packed line"]))
+    s3 = boto3.client("s3", endpoint_url=ENDPOINT)
+    key = "log/l0/0000/0000/0000000000000000/gap"
+    for _ in range(2):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"over and over")
+    s3.delete_object(Bucket=BUCKET, Key=key)
+    check("gap: the bucket's policy is kept, and not held", bool(s3.get_bucket_policy(Bucket=BUCKET)["Policy"]), True)
+    large = b"x" * (5 << 20) + b"\n" + b"y" * (2 << 20)
+    status, _, _ = ask(f"{INGEST}/v1/topics/curl/records", large, {"content-type": "text/plain"})
+    check("an event above 6 MiB is refused before the function, by our executor: 502 where AWS says 413", status, 502)
+
+
+for part in (curl, opentelemetry_python, opentelemetry_javascript, syslog_ng, many_at_once, parquet, gaps):
+    part()
