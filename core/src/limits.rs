@@ -136,6 +136,8 @@ pub const LINGER_MS_MAX: u64 = 60_000;
 pub const UPLOADS_MAX: usize = 4;
 /// Attempts at one object request before its error is passed on.
 pub const OBJECT_ATTEMPTS_MAX: u32 = 5;
+/// A put is tried again for at least this long: a store that is away for a moment costs writers a wait, and no error.
+pub const OBJECT_OUTAGE_MS: u64 = 10_000;
 /// The first attempt at an object request that moves no bytes, at most; each further one takes twice that…
 pub const OBJECT_TIMEOUT_MS: u64 = 10_000;
 /// … where the store is behind a network, where a request that hangs is better given up soon…
@@ -167,8 +169,10 @@ pub const HEDGE_MS_MIN: u64 = 5;
 pub const HEDGE_SHARE_PERCENT: u32 = 5;
 /// … and how many may be so in a row.
 pub const HEDGE_BURST: u32 = 10;
-/// The pause before the second attempt is at most this long; it doubles with each further one.
+/// The pause before the second attempt is at most this long; it doubles with each further one…
 pub const OBJECT_BACKOFF_MS: u64 = 50;
+/// … up to here.
+pub const OBJECT_BACKOFF_MS_MAX: u64 = 1_000;
 /// Folders known to be durable that a process remembers, so that it need not sync them again.
 pub const SYNCED_FOLDERS_MAX: usize = 1_024;
 /// One table request, at most.
@@ -310,6 +314,7 @@ const _: () = {
         OBJECT_DEADLINE_MS + OBJECT_TIMEOUT_MS_MAX < DELIVERY_TIMEOUT_MS_DEFAULT,
         "an upload fails before its batch"
     );
+    assert!(OBJECT_BACKOFF_MS_MAX < OBJECT_OUTAGE_MS && OBJECT_OUTAGE_MS < OBJECT_DEADLINE_MS);
     assert!(OBJECT_CONNECT_MS < OBJECT_TIMEOUT_MS_REMOTE && OBJECT_THROTTLE_MS < OBJECT_THROTTLE_MS_MAX);
     assert!(HEDGE_SAMPLES_MIN <= HEDGE_SAMPLES && HEDGE_SHARE_PERCENT <= 10);
     assert!(BUFFER_BYTES_DEFAULT >= UPLOADS_MAX * SEGMENT_RAW_BYTES);

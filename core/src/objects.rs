@@ -38,7 +38,7 @@ use object_store::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::env::SharedEnv;
-use crate::limits::OBJECT_ATTEMPTS_MAX;
+use crate::limits::{OBJECT_ATTEMPTS_MAX, OBJECT_OUTAGE_MS};
 use crate::plant::{self, Bug};
 use crate::{Error, Result};
 pub use answer::Answer;
@@ -117,7 +117,8 @@ impl Objects {
         let sum = format!("{:032x}", xxh3_128(&bytes));
         let (bytes, sum) = (&bytes, sum.as_str());
         // Boxed, as below: the futures of callers would else nest deeper than the compiler follows.
-        self.repeat("putting an object", |tries| self.try_put(name, bytes, sum, tries).boxed()).await
+        let attempt = |tries| self.try_put(name, bytes, sum, tries).boxed();
+        self.repeat_for(OBJECT_OUTAGE_MS, "putting an object", attempt).await
     }
 
     async fn try_put(&self, name: &ObjectName, bytes: &Bytes, sum: &str, tries: u32) -> Attempt<()> {

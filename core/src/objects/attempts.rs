@@ -11,8 +11,9 @@ use object_store::Error as StoreError;
 use super::answer::{Answer, Verdict};
 use super::{Objects, io_kind};
 use crate::limits::{
-    OBJECT_ATTEMPTS_MAX, OBJECT_BACKOFF_MS, OBJECT_BYTES_PER_MS, OBJECT_DEADLINE_MS, OBJECT_THROTTLE_MS,
-    OBJECT_THROTTLE_MS_MAX, OBJECT_TIMEOUT_MS, OBJECT_TIMEOUT_MS_MAX, OBJECT_TIMEOUT_MS_REMOTE,
+    OBJECT_ATTEMPTS_MAX, OBJECT_BACKOFF_MS, OBJECT_BACKOFF_MS_MAX, OBJECT_BYTES_PER_MS, OBJECT_DEADLINE_MS,
+    OBJECT_THROTTLE_MS, OBJECT_THROTTLE_MS_MAX, OBJECT_TIMEOUT_MS, OBJECT_TIMEOUT_MS_MAX,
+    OBJECT_TIMEOUT_MS_REMOTE,
 };
 use crate::{Error, Result};
 
@@ -46,6 +47,16 @@ impl Objects {
         what: &'static str,
         attempt: impl Fn(u32) -> F,
     ) -> Result<T> {
+        self.repeat_for(0, what, attempt).await
+    }
+
+    /// The same, and more attempts than those as long as `least_ms` have not passed.
+    pub(super) async fn repeat_for<T, F: Future<Output = Attempt<T>>>(
+        &self,
+        least_ms: u64,
+        what: &'static str,
+        attempt: impl Fn(u32) -> F,
+    ) -> Result<T> {
         let began = self.env.monotonic();
         let (mut tries, mut throttled) = (0, 0);
         loop {
@@ -54,7 +65,7 @@ impl Objects {
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Again(cause) => {
                     tries += 1;
-                    (cause, OBJECT_BACKOFF_MS << (tries - 1).min(8))
+                    (cause, (OBJECT_BACKOFF_MS << (tries - 1).min(8)).min(OBJECT_BACKOFF_MS_MAX))
                 }
                 Attempt::Throttled(cause) => {
                     throttled += 1;
@@ -65,7 +76,8 @@ impl Objects {
             let drawn_ms = longest_ms / 2 + self.env.random_u64() % (longest_ms / 2 + 1);
             let pause = Duration::from_millis(drawn_ms);
             let spent = self.env.monotonic().saturating_sub(began);
-            if tries >= OBJECT_ATTEMPTS_MAX || spent + pause > Duration::from_millis(OBJECT_DEADLINE_MS) {
+            let is_past = |ms: u64| spent + pause > Duration::from_millis(ms);
+            if (tries >= OBJECT_ATTEMPTS_MAX && is_past(least_ms)) || is_past(OBJECT_DEADLINE_MS) {
                 let cause = match throttled {
                     0 => format!("{cause} (after {tries} attempts)"),
                     _ => format!(
