@@ -41,6 +41,8 @@ pub enum Bug {
     ViewTrustedAfterThaw,
     /// R5: a batch of a fenced epoch is accepted.
     StaleEpochAccepted,
+    /// R1: a stub in the slot is taken for a commit that changes nothing.
+    StubTakenForCommit,
     /// Sweep: R3, deletes without a floor, by the view that it had.
     SweepWithoutFloor,
     /// Sweep: R3, takes what is named from a view before the floor.
@@ -84,7 +86,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 31] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -110,6 +112,7 @@ impl Bug {
         Bug::NameReused,
         Bug::ViewTrustedAfterThaw,
         Bug::StaleEpochAccepted,
+        Bug::StubTakenForCommit,
         Bug::SweepWithoutFloor,
         Bug::NamedReadBeforeFloor,
         Bug::NamedCheckpointSwept,
