@@ -247,6 +247,8 @@ pub const SLICES_PER_FETCH: usize = 1_024;
 pub const INLINE_READ_SLOTS: u64 = 256;
 /// Objects up to this size are read whole.
 pub const WHOLE_OBJECT_BYTES: u64 = 1 << 20;
+/// One GET brings what the partitions of a consumer want of one object, up to so many bytes.
+pub const SHARED_READ_BYTES: u64 = 8 << 20;
 /// Bytes of verified segments kept by a reader.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 

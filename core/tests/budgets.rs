@@ -126,6 +126,45 @@ async fn a_fetch_is_one_get_and_consuming_writes_nothing() {
     );
 }
 
+/// 256 partitions whose rows lie side by side in the same segments cost what one does.
+#[tokio::test]
+async fn a_consumer_of_many_partitions_makes_one_get_a_segment() {
+    let counted = Counted::new();
+    let log = counted.open().await;
+    log.admin().create_topic("many", 256, &[]).await.unwrap();
+    for segment in 0..6u32 {
+        let producer = log.producer().inline_bytes_max(0).build().unwrap();
+        let mut last = None;
+        for n in 0..256 * 6u32 {
+            // Hard to compress: several MiB a segment, some 20 row groups, each of many partitions.
+            let mut value = Vec::with_capacity(2_000);
+            let mut x = u64::from(segment * 10_000 + n) + 1;
+            while value.len() < 2_000 {
+                x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                value.extend(x.to_le_bytes());
+            }
+            last = Some(producer.enqueue("many", Some(n % 256), Record::value(value), None).await.unwrap());
+        }
+        last.unwrap().wait().await.unwrap();
+        producer.close().await.unwrap();
+    }
+    let reader = counted.open().await;
+    let (records, objects, _) = counted
+        .cost("consume 256 partitions of 6 flushes", async {
+            let mut consumer = reader.consumer("many").until(Position::End).build().await.unwrap();
+            let mut records = 0;
+            while let Some(message) = consumer.next_message().await {
+                message.unwrap();
+                records += 1;
+            }
+            records
+        })
+        .await;
+    let segments = counted.objects.counts().puts;
+    assert_eq!(records, 6 * 256 * 6);
+    assert!(objects.gets <= segments + 2, "{} GETs of {segments} objects", objects.gets);
+}
+
 #[tokio::test]
 async fn idle_costs_nothing_and_one_tailing_consumer_one_read_a_second() {
     let counted = Counted::new();

@@ -332,7 +332,13 @@ impl Consumer {
         for partition in self.tracks.len() as u32..count as u32 {
             self.tracks.push(Track::new(partition, 0, None));
         }
+        self.read_beside();
         Ok(())
+    }
+
+    fn read_beside(&mut self) {
+        let partitions: Vec<u32> = self.tracks.iter().map(|track| track.partition).collect();
+        self.fetcher = self.fetcher.clone().beside(&partitions);
     }
 
     async fn assign(&mut self) -> Result<()> {
@@ -371,6 +377,7 @@ impl Consumer {
             };
             self.tracks.push(Track::new(partition, from, until));
         }
+        self.read_beside();
         Ok(())
     }
 

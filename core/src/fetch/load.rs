@@ -1,7 +1,11 @@
 //! From slices to rows. What was fetched is verified before it is parsed (L8), and kept: row groups decoded, footers
 //! parsed.
+//!
+//! A consumer reads several partitions, whose slices lie side by side in the same segments. The first that asks for one gets,
+//! with one GET, the row groups of all of them; the others wait for it, and find theirs in the cache.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -45,11 +49,26 @@ impl Weighter<Key, Entry> for ByBytes {
 #[derive(Debug)]
 pub(super) struct Loader {
     cache: Cache<Key, Entry, ByBytes>,
+    /// What others want is brought along up to here: it must still be there when they ask.
+    shared_bytes: u64,
+    /// Whose turn it is to read an object that several partitions share.
+    turns: Mutex<BTreeMap<ObjectRef, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Whose rows are asked for, and who else will ask for theirs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub topic: &'a str,
+    pub partition: u32,
+    /// The partitions that one consumer reads; empty: nobody else asks.
+    pub beside: &'a [u32],
 }
 
 /// Slices that follow each other in one object.
 struct ObjectRun<'a> {
     object: ObjectRef,
+    /// The commit that names them.
+    slot: u64,
     layout: &'a Arc<Layout>,
     groups: Vec<u32>,
 }
@@ -57,18 +76,13 @@ struct ObjectRun<'a> {
 impl Loader {
     pub fn new(cache_bytes: u64) -> Self {
         // The number of entries is an estimate that only sizes the table.
-        Self { cache: Cache::with_weighter(1_024, cache_bytes, ByBytes) }
+        let cache = Cache::with_weighter(1_024, cache_bytes, ByBytes);
+        Self { cache, shared_bytes: limits::SHARED_READ_BYTES.min(cache_bytes / 8), turns: Mutex::default() }
     }
 
     /// The rows of the first slices, each whole: of all that lie in one object with the first, or of the first alone where
     /// it is inline. `Superseded`: an object or slot is no longer what the view says.
-    pub async fn rows(
-        &self,
-        chain: &Chain,
-        topic: &str,
-        partition: u32,
-        slices: &[Slice],
-    ) -> Result<Vec<Rows>> {
+    pub async fn rows(&self, chain: &Chain, asking: Asking<'_>, slices: &[Slice]) -> Result<Vec<Rows>> {
         let Some(first) = slices.first() else { return Ok(Vec::new()) };
         let (object, layout) = match &first.place {
             Place::Inline { action, .. } => {
@@ -81,11 +95,11 @@ impl Loader {
         let run: Vec<&Slice> = slices.iter().take_while(same).collect();
         let mut groups: Vec<u32> = run.iter().map(|slice| slice.group).collect();
         groups.dedup();
-        let run_of = ObjectRun { object, layout, groups };
-        let loaded = self.groups(chain, &run_of).await?;
+        let run_of = ObjectRun { object, slot: first.slot, layout, groups };
+        let loaded = self.groups(chain, asking, &run_of).await?;
         let cut = |slice: &&Slice| {
             let place = run_of.groups.iter().position(|group| *group == slice.group).unwrap_or(0);
-            let rows = loaded[place].slice(topic, partition, slice.first_row, slice.rows);
+            let rows = loaded[place].slice(asking.topic, asking.partition, slice.first_row, slice.rows);
             rows.map_err(|error| about(object, error))
         };
         run.iter().map(cut).collect()
@@ -105,34 +119,101 @@ impl Loader {
             .ok_or_else(|| Error::Superseded { what: format!("commit {slot} is a stub") })
     }
 
-    async fn groups(&self, chain: &Chain, run: &ObjectRun<'_>) -> Result<Vec<Arc<Group>>> {
-        let cached = |group: &u32| match self.cache.get(&Key::Group(run.object, *group)) {
-            Some(Entry::Group(group, _)) => Some(group),
-            _ => None,
+    async fn groups(
+        &self,
+        chain: &Chain,
+        asking: Asking<'_>,
+        run: &ObjectRun<'_>,
+    ) -> Result<Vec<Arc<Group>>> {
+        let mut found = self.cached(run.object, &run.groups);
+        let missing = found.values().filter(|found| found.is_none()).count();
+        chain.metrics.record(Metric::CacheHits, (run.groups.len() - missing) as u64);
+        chain.metrics.record(Metric::CacheMisses, missing as u64);
+        let shared = missing > 0 && asking.beside.len() > 1;
+        let turn = if shared { Some(self.turn(run.object).lock_owned().await) } else { None };
+        let mut wanted = run.groups.clone();
+        if turn.is_some() {
+            // Somebody may have brought them meanwhile.
+            found = self.cached(run.object, &run.groups);
+            wanted = self.beside(chain, asking, run)?;
+        }
+        let wanted: Vec<u32> = match found.values().all(Option::is_some) {
+            true => Vec::new(),
+            false => wanted.into_iter().filter(|group| !self.holds(run.object, *group)).collect(),
         };
-        let found: Vec<Option<Arc<Group>>> = run.groups.iter().map(cached).collect();
-        let missing: Vec<u32> = run
-            .groups
+        if !wanted.is_empty() {
+            let began = chain.env.monotonic();
+            let mut fetched = self.fetch(chain, run, &wanted).await;
+            if let Err(Error::Damaged { .. }) = &fetched {
+                // Perhaps only this answer is damaged, and not the object: it is damage if it is told twice. What others want
+                // of it is their affair.
+                tracing::debug!("a segment was read damaged: reading it again");
+                let own: Vec<u32> =
+                    wanted.iter().copied().filter(|group| found.contains_key(group)).collect();
+                fetched = self.fetch(chain, run, &own).await.map(|groups| {
+                    found.extend(own.into_iter().zip(groups.into_iter().map(Some)));
+                    Vec::new()
+                });
+            }
+            for (group, fetched) in wanted.into_iter().zip(fetched?) {
+                found.entry(group).and_modify(|found| *found = Some(fetched));
+            }
+            chain.took(Metric::RunUs, began);
+        }
+        run.groups
             .iter()
-            .zip(&found)
-            .filter(|(_, found)| found.is_none())
-            .map(|(group, _)| *group)
-            .collect();
-        chain.metrics.record(Metric::CacheHits, (run.groups.len() - missing.len()) as u64);
-        if missing.is_empty() {
-            return Ok(found.into_iter().flatten().collect());
+            .map(|group| {
+                let lost = || about(run.object, Error::damaged("slice", "lies in no row group"));
+                found.get(group).cloned().flatten().ok_or_else(lost)
+            })
+            .collect()
+    }
+
+    fn cached(&self, object: ObjectRef, groups: &[u32]) -> BTreeMap<u32, Option<Arc<Group>>> {
+        let look = |group: &u32| match self.cache.get(&Key::Group(object, *group)) {
+            Some(Entry::Group(found, _)) => (*group, Some(found)),
+            _ => (*group, None),
+        };
+        groups.iter().map(look).collect()
+    }
+
+    fn holds(&self, object: ObjectRef, group: u32) -> bool {
+        self.cache.peek(&Key::Group(object, group)).is_some()
+    }
+
+    fn turn(&self, object: ObjectRef) -> Arc<tokio::sync::Mutex<()>> {
+        // A map of turns: whatever a panic left in it will do.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(&object).and_then(Weak::upgrade) {
+            return turn;
         }
-        chain.metrics.record(Metric::CacheMisses, missing.len() as u64);
-        let began = chain.env.monotonic();
-        let mut fetched = self.fetch(chain, run, &missing).await;
-        if let Err(Error::Damaged { .. }) = &fetched {
-            // Perhaps only this answer is damaged, and not the object: it is damage if it is told twice.
-            tracing::debug!("a segment was read damaged: reading it again");
-            fetched = self.fetch(chain, run, &missing).await;
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        turns.insert(object, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// The row groups that all partitions of the consumer want of the object, in order; those of the run alone where all
+    /// would be too much for one GET.
+    fn beside(&self, chain: &Chain, asking: Asking<'_>, run: &ObjectRun<'_>) -> Result<Vec<u32>> {
+        let mut groups: BTreeSet<u32> = chain.view(|view| {
+            let Some((_, topic)) = view.topic(asking.topic) else { return BTreeSet::new() };
+            let partitions = asking.beside.iter().filter_map(|number| topic.partitions.get(*number as usize));
+            let slices = partitions.flat_map(|partition| {
+                let first = partition.slices.partition_point(|slice| slice.slot < run.slot);
+                partition.slices.range(first..).take_while(|slice| slice.slot == run.slot)
+            });
+            let here = slices.filter(|slice| matches!(&slice.place, Place::Object(o, _) if *o == run.object));
+            here.map(|slice| slice.group).collect()
+        })?;
+        groups.extend(&run.groups);
+        let at = |group: Option<&u32>| run.layout.groups.get(*group? as usize);
+        let span = at(groups.first()).zip(at(groups.last()));
+        let bytes = span.map(|(first, last)| last.end() - u64::from(first.position));
+        match bytes {
+            Some(bytes) if bytes <= self.shared_bytes => Ok(groups.into_iter().collect()),
+            _ => Ok(run.groups.clone()),
         }
-        let mut fetched = fetched?.into_iter();
-        chain.took(Metric::RunUs, began);
-        Ok(found.into_iter().filter_map(|found| found.or_else(|| fetched.next())).collect())
     }
 
     /// One GET for the groups that are missing: the whole object where it is small or mostly wanted, else the range

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use consumer::{Consumer, ConsumerSettings, Message, Position};
-use load::Loader;
+use load::{Asking, Loader};
 
 use crate::batch::Rows;
 use crate::error::{Error, Result};
@@ -92,6 +92,8 @@ impl Run {
 pub struct Fetcher {
     ledger: Ledger,
     loader: Arc<Loader>,
+    /// The partitions that a consumer reads side by side.
+    beside: Arc<[u32]>,
 }
 
 /// What a fetch is going to read: slices of one view (R4).
@@ -106,7 +108,13 @@ struct Plan {
 impl Fetcher {
     /// A fetcher with a cache of `cache_bytes`.
     pub fn new(ledger: Ledger, cache_bytes: u64) -> Self {
-        Self { ledger, loader: Arc::new(Loader::new(cache_bytes)) }
+        Self { ledger, loader: Arc::new(Loader::new(cache_bytes)), beside: Arc::default() }
+    }
+
+    /// The same, for a consumer that reads these partitions side by side: one GET brings what all of them want of a segment.
+    pub(crate) fn beside(mut self, partitions: &[u32]) -> Self {
+        self.beside = partitions.into();
+        self
     }
 
     /// Records of a partition from `offset` on. At the end it waits up to `wait_ms`, and its empty answer rests on a tail
@@ -187,7 +195,8 @@ impl Fetcher {
         let mut rest = &plan.slices[..];
         // Object by object, so that none is read for an answer that is full already.
         'full: while !rest.is_empty() {
-            let loaded = self.loader.rows(&self.ledger.chain, topic, partition, rest).await?;
+            let asking = Asking { topic, partition, beside: &self.beside };
+            let loaded = self.loader.rows(&self.ledger.chain, asking, rest).await?;
             let (now, later) = rest.split_at(loaded.len());
             for (slice, rows) in now.iter().zip(loaded) {
                 let from = fetched.next.checked_sub(slice.base).filter(|from| *from < slice.rows);
@@ -266,7 +275,8 @@ impl Fetcher {
             if slice.time_type == TimestampType::LogAppendTime {
                 return Ok(Some(at));
             }
-            let rows = self.loader.rows(chain, topic, partition, std::slice::from_ref(&slice)).await?;
+            let asking = Asking { topic, partition, beside: &[] };
+            let rows = self.loader.rows(chain, asking, std::slice::from_ref(&slice)).await?;
             let left = (at - slice.base) as usize..slice.rows as usize;
             let late = |rows: &Rows| left.clone().find(|i| rows.timestamp_us(*i) >= time_us);
             if let Some(row) = rows.first().and_then(late) {
