@@ -28,7 +28,8 @@ async fn seaweedfs() {
 #[ignore = "needs tests/emulators ministack"]
 async fn ministack() {
     let server = tidelog_servers::ministack().unwrap();
-    let known = Known { signatures: false, replaces_atomically: false, ..Known::default() };
+    let known =
+        Known { signatures: false, part_bytes_min: false, replaces_atomically: false, ..Known::default() };
     suite::run(&Client::new(&server.url()), known).await;
 }
 
