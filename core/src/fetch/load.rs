@@ -137,9 +137,14 @@ impl Loader {
             found = self.cached(run.object, &run.groups);
             wanted = self.beside(chain, asking, run)?;
         }
+        // What this run lacks, whoever brings it meanwhile; of the others what the cache lacks.
+        let lacks = |group: &u32| match found.get(group) {
+            Some(found) => found.is_none(),
+            None => !self.holds(run.object, *group),
+        };
         let wanted: Vec<u32> = match found.values().all(Option::is_some) {
             true => Vec::new(),
-            false => wanted.into_iter().filter(|group| !self.holds(run.object, *group)).collect(),
+            false => wanted.into_iter().filter(lacks).collect(),
         };
         if !wanted.is_empty() {
             let began = chain.env.monotonic();
