@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidelog_core::env::SystemEnv;
-use tidelog_core::upkeep::{Deletion, Reason, Retention, Run, Swept, Trim};
+use tidelog_core::upkeep::{Deletion, Reason, Run, Swept, Trim};
 use tidelog_core::{Upkeep, UpkeepSettings};
 
 use crate::interrupt::Interrupts;
@@ -16,8 +16,8 @@ use crate::time::{parse_duration, show_ms};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A run forgets silent producers, moves log starts as retention.ms and retention.bytes of each topic say, and deletes the
-objects that nothing names: what was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago,
+A run forgets silent producers, moves log starts as retention.ms of each topic says, and deletes the objects that
+nothing names: what was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago,
 and old checkpoints. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm.
 Where time leaps by more than a day, a trim of more than a quarter of a partition is held for an hour: should a clock
 be wrong, set it, and raise the topic's retention meanwhile.
@@ -103,23 +103,22 @@ async fn dry_run(context: &Context, upkeep: &Upkeep) -> Outcome {
 
 fn trims(verb: &str, trims: &[Trim]) -> String {
     let text = |trim: &Trim| {
-        let Trim { topic, partition, from, to, end, why, .. } = trim;
-        let why = match why {
-            Retention::Before(ms) => format!("appended before {}", show_ms(*ms)),
-            Retention::Bytes(bytes) => format!("more than {bytes} bytes follow"),
-        };
-        format!("{verb} {topic}/{partition}: offsets {from} to {} of {end}, {why}\n", to - 1)
+        let Trim { topic, partition, from, to, end, cutoff_ms, .. } = trim;
+        let before = show_ms(*cutoff_ms);
+        format!(
+            "{verb} {topic}/{partition}: offsets {from} to {} of {end}, appended before {before}\n",
+            to - 1
+        )
     };
     trims.iter().map(text).collect()
 }
 
 fn trim_json(trim: &Trim) -> Value {
-    let Trim { topic, partition, from, to, end, why, .. } = trim;
-    let (key, value) = match why {
-        Retention::Before(ms) => ("before_ms", json!(ms)),
-        Retention::Bytes(bytes) => ("retention_bytes", json!(bytes)),
-    };
-    json!({"topic": topic, "partition": partition, "log_start": to, "before": from, "high_watermark": end, key: value})
+    let Trim { topic, partition, from, to, end, cutoff_ms, .. } = trim;
+    json!({
+        "topic": topic, "partition": partition, "log_start": to, "before": from, "high_watermark": end,
+        "cutoff_ms": cutoff_ms,
+    })
 }
 
 fn why(reason: &Reason) -> String {

@@ -16,7 +16,7 @@ mod trim;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use sweep::{Deletion, Reason, Swept};
-pub use trim::{BRAKE_GROUP, Overdue, Retention, Trim};
+pub use trim::{BRAKE_GROUP, Overdue, Trim};
 
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;

@@ -144,26 +144,6 @@ async fn retention_without_a_limit_keeps_all() {
     assert_eq!(overdue, Overdue::default());
 }
 
-#[tokio::test]
-async fn retention_by_bytes_keeps_at_least_what_was_asked_for() {
-    let world = World::new(&[("retention.bytes", "4000"), ("compression.type", "none")]).await;
-    for _ in 0..3 {
-        world.flush(0).await;
-    }
-    // About 10 KiB a slice: the newest alone is enough.
-    let (run, _) = world.run().await;
-    let trimmed: Vec<_> = run.trimmed.iter().map(|t| (t.partition, t.to, t.why)).collect();
-    assert_eq!(trimmed, [(0, 20, Retention::Bytes(4_000))]);
-    // Two partitions share a row group: each is counted by its share, and half of 10 KiB is more than 4,000 bytes.
-    let producer = world.log.producer().inline_bytes_max(0).build().unwrap();
-    for n in 0..10u32 {
-        producer.enqueue("t", Some(n % 2), Record::value(vec![n as u8; 1_024]), None).await.unwrap();
-    }
-    producer.close().await.unwrap();
-    let overdue = world.upkeep().overdue().await.unwrap();
-    assert_eq!(overdue.trims.iter().map(|t| (t.partition, t.to)).collect::<Vec<_>>(), [(0, 30)]);
-}
-
 /// I-TRIM's brake: what a wrong clock would let go is kept for an hour.
 #[tokio::test]
 async fn a_leap_of_time_holds_large_trims_for_an_hour() {

@@ -5,17 +5,15 @@
 //! once and the times of its commits, or the clock, leap by more than a day, the trim is *announced* first: stored as
 //! an offset of the group [`BRAKE_GROUP`]. An hour later a run goes as far as was announced.
 
-use std::collections::BTreeMap;
-
 use super::{Upkeep, is_superseded};
 use crate::error::Result;
-use crate::ledger::action::{Action, GroupOffset, GroupOffsets, ObjectRef, TrimTo};
-use crate::ledger::view::{Partition, Place, Slice, Stored, Topic, View};
+use crate::ledger::action::{Action, GroupOffset, GroupOffsets, TrimTo};
+use crate::ledger::view::{Partition, Slice, Stored, Topic, View};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::plant::{self, Bug};
 use crate::record::{Offset, TopicId};
-use crate::topic::{RETENTION_BYTES, RETENTION_MS};
+use crate::topic::RETENTION_MS;
 
 /// The group under which trims are announced that the brake holds.
 pub const BRAKE_GROUP: &str = "__tidelog_retention";
@@ -35,17 +33,8 @@ pub struct Trim {
     pub to: Offset,
     /// One past the last offset of the partition.
     pub end: Offset,
-    /// Why.
-    pub why: Retention,
-}
-
-/// What a topic's retention says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retention {
-    /// `retention.ms`: all of it was appended before this time, ms.
-    Before(i64),
-    /// `retention.bytes`: so many bytes follow.
-    Bytes(u64),
+    /// All of it was appended before this time, ms.
+    pub cutoff_ms: i64,
 }
 
 /// What retention lets go now, and what it would.
@@ -137,21 +126,16 @@ fn announced(view: &View, id: TopicId, partition: u32) -> Option<&Stored> {
 /// What retention lets go, as of a view and a time. Pure.
 pub(super) fn overdue(view: &View, now_ms: i64) -> Overdue {
     let mut overdue = Overdue::default();
-    let mut shares = None;
     for (id, topic) in &view.topics {
-        let limit =
-            |key| topic.config.get(key).and_then(|value| value.parse::<i64>().ok()).filter(|n| *n >= 0);
-        let (ms, bytes) = (limit(RETENTION_MS), limit(RETENTION_BYTES));
+        let ms = topic.config.get(RETENTION_MS).and_then(|value| value.parse::<i64>().ok());
+        let Some(ms) = ms.filter(|ms| *ms >= 0) else { continue };
+        let cutoff_ms = now_ms.saturating_sub(ms);
         for (number, partition) in topic.partitions.iter().enumerate() {
-            let aged = ms.and_then(|ms| by_age(partition, now_ms.saturating_sub(ms)));
-            let large = bytes.and_then(|bytes| {
-                let shares = shares.get_or_insert_with(|| Shares::of(view));
-                by_bytes(partition, bytes as u64, shares)
-            });
-            let further = [aged, large].into_iter().flatten().max_by_key(|(to, _)| *to);
-            let Some((to, why)) = further.filter(|(to, _)| *to > partition.log_start) else { continue };
+            let to = aged(partition, cutoff_ms).filter(|to| *to > partition.log_start);
+            let Some(to) = to else { continue };
             let (from, end, number) = (partition.log_start, partition.next, number as u32);
-            let trim = Trim { id: *id, topic: topic.name.clone(), partition: number, from, to, end, why };
+            let trim =
+                Trim { id: *id, topic: topic.name.clone(), partition: number, from, to, end, cutoff_ms };
             brake(view, topic, trim, now_ms, &mut overdue);
         }
     }
@@ -159,25 +143,12 @@ pub(super) fn overdue(view: &View, now_ms: i64) -> Overdue {
 }
 
 /// To the end of the last slice that was appended before `cutoff_ms`.
-fn by_age(partition: &Partition, cutoff_ms: i64) -> Option<(Offset, Retention)> {
+fn aged(partition: &Partition, cutoff_ms: i64) -> Option<Offset> {
     let is_old = |slice: &&Slice| match plant::on(Bug::RetentionByClientTimestamp) {
         true => slice.time_us.1 < cutoff_ms.saturating_mul(1_000),
         false => slice.append_ms < cutoff_ms,
     };
-    let last = partition.slices.iter().take_while(is_old).last()?;
-    Some((last.end(), Retention::Before(cutoff_ms)))
-}
-
-/// To the end of the newest slice behind which `bytes` follow.
-fn by_bytes(partition: &Partition, bytes: u64, shares: &Shares) -> Option<(Offset, Retention)> {
-    let mut behind = 0;
-    for slice in partition.slices.iter().rev() {
-        if behind >= bytes {
-            return Some((slice.end(), Retention::Bytes(bytes)));
-        }
-        behind += shares.bytes(slice);
-    }
-    None
+    partition.slices.iter().take_while(is_old).last().map(Slice::end)
 }
 
 /// Sorts a trim in: to be done, or to be held.
@@ -202,35 +173,4 @@ fn leaps(view: &View, partition: &Partition, now_ms: i64) -> bool {
     let times = partition.slices.iter().map(|slice| slice.append_ms).chain([view.time_ms, now_ms]);
     let later = times.clone().skip(1);
     times.zip(later).any(|(before, after)| after.saturating_sub(before) > limits::LEAP_MS)
-}
-
-/// How many rows of a row group the slices of the view account for. Slices of other partitions that were trimmed are not
-/// among them, and so the rows before and behind them count as theirs: a share is never too large by much, and what is
-/// kept never less than asked for.
-struct Shares(BTreeMap<(ObjectRef, u32), (u64, u64)>);
-
-impl Shares {
-    fn of(view: &View) -> Self {
-        let mut rows: BTreeMap<(ObjectRef, u32), (u64, u64)> = BTreeMap::new();
-        for (_, _, slice) in view.slices() {
-            let Place::Object(object, _) = &slice.place else { continue };
-            let end = slice.first_row + slice.rows;
-            let span = rows.entry((*object, slice.group)).or_insert((slice.first_row, end));
-            *span = (span.0.min(slice.first_row), span.1.max(end));
-        }
-        Self(rows)
-    }
-
-    /// Bytes of a slice as they are stored: its row group's, by its share of the rows.
-    fn bytes(&self, slice: &Slice) -> u64 {
-        match &slice.place {
-            Place::Inline { length, .. } => u64::from(*length),
-            Place::Object(object, layout) => {
-                let length = layout.groups.get(slice.group as usize).map_or(0, |span| u64::from(span.length));
-                let (from, to) = self.0.get(&(*object, slice.group)).copied().unwrap_or((0, slice.rows));
-                let share = u128::from(length) * u128::from(slice.rows) / u128::from((to - from).max(1));
-                u64::try_from(share).unwrap_or(length)
-            }
-        }
-    }
 }
