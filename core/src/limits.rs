@@ -128,6 +128,8 @@ pub const GROUPS_MAX: usize = 100_000;
 pub const BUFFER_BYTES_DEFAULT: usize = 64 << 20;
 /// Largest send buffer.
 pub const BUFFER_BYTES_MAX: usize = 1 << 30;
+/// Bytes of the buffer that a producer takes in advance for the records to come.
+pub const DRAWN_BYTES: usize = 64 << 10;
 /// Time a batch waits for company before it is sealed.
 pub const LINGER_MS_DEFAULT: u64 = 5;
 /// Longest linger that is accepted.
@@ -321,6 +323,11 @@ const _: () = {
     assert!(HEDGE_SAMPLES_MIN <= HEDGE_SAMPLES && HEDGE_SHARE_PERCENT <= 10);
     assert!(BUFFER_BYTES_DEFAULT >= UPLOADS_MAX * SEGMENT_RAW_BYTES);
     assert!(RECORD_BYTES_MAX <= BUFFER_BYTES_DEFAULT);
+    assert!(BUFFER_BYTES_MAX <= u32::MAX as usize, "the buffer's semaphore counts in u32");
+    assert!(
+        DRAWN_BYTES < RECORD_BYTES_DEFAULT,
+        "what is drawn in advance is a small part of the least buffer"
+    );
     assert!(ONCE_EXPIRE_MS <= EXPIRE_MS);
     assert!(HTTP_ANSWER_BYTES_MAX.div_ceil(3) * 4 <= HTTP_PAYLOAD_BYTES_MAX, "an answer fits in base 64");
     assert!(HTTP_BODY_BYTES_MAX <= HTTP_UNPACKED_BYTES_MAX);

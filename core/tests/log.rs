@@ -280,6 +280,26 @@ async fn a_batch_of_too_many_rows_is_refused_before_any_is_taken() {
     assert_eq!(found, [(0, 0, b"a".to_vec()), (0, 1, b"b".to_vec())]);
 }
 
+/// Bytes of the buffer are drawn ahead of the records; a record that needs the whole buffer must get those, too.
+#[tokio::test]
+async fn a_record_as_large_as_the_buffer_gets_all_of_it() {
+    let log = Log::open("memory:").await.unwrap();
+    log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = log.producer().buffer_bytes(1 << 20).linger_ms(50).build().unwrap();
+    let large = || Record::value(vec![b'x'; 1 << 20]);
+    let send = |record| tokio::time::timeout(Duration::from_secs(10), producer.send("t", record));
+    // Known from here on.
+    assert_eq!(send(large()).await.expect("there is room").unwrap().offset, Some(0));
+    // Drawn for a record that was refused, so that nothing is sealed that could give it back.
+    let refused = producer.enqueue("t", Some(7), Record::value("x"), None).await.unwrap_err();
+    assert!(matches!(refused, Error::UnknownPartition { .. }), "{refused}");
+    assert_eq!(send(large()).await.expect("there is room").unwrap().offset, Some(1));
+    // Drawn for one that is under way.
+    let small = producer.enqueue("t", None, Record::value("x"), None).await.unwrap();
+    assert_eq!(send(large()).await.expect("there is room").unwrap().offset, Some(3));
+    assert_eq!(small.wait().await.unwrap().offset, Some(2));
+}
+
 /// The machine's clock, set forward.
 #[derive(Debug)]
 struct Later(SharedEnv, AtomicI64);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::batch::RowsBuilder;
 use crate::error::{Error, Result};
@@ -59,6 +59,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    #[inline]
     fn mark(&mut self, tag: Option<Tag>) {
         let identity = tag.map(|tag| Identity {
             key: tag.key,
@@ -184,12 +185,14 @@ impl Open {
         }
     }
 
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.raw_bytes >= limits::SEGMENT_RAW_BYTES || self.rows >= limits::SEGMENT_ROWS_MAX
     }
 
     /// Whether more records of this topic may be sent while this flight is open: not if it holds some of the same name
     /// under another id, or some that were to have another codec.
+    #[inline]
     pub fn fits(&self, topic: &Arc<TopicInfo>) -> bool {
         let newest = self.chunks.get(self.newest);
         newest.is_some_and(|chunk| Arc::ptr_eq(&chunk.topic, topic))
@@ -197,6 +200,7 @@ impl Open {
     }
 
     /// Adds a record; answers its chunk and row.
+    #[inline]
     pub fn push(&mut self, topic: &Arc<TopicInfo>, partition: u32, row: Row<'_>) -> Result<(u32, u32)> {
         let (index, number) = self.push_row(topic, partition, &row)?;
         self.chunks[index].mark(row.tag);
@@ -223,6 +227,7 @@ impl Open {
         Ok(places)
     }
 
+    #[inline]
     fn push_row(&mut self, topic: &Arc<TopicInfo>, partition: u32, row: &Row<'_>) -> Result<(usize, u32)> {
         let index = self.chunk(topic, partition);
         let chunk = &mut self.chunks[index];
@@ -234,6 +239,7 @@ impl Open {
     }
 
     /// Where records of this partition go.
+    #[inline]
     fn chunk(&mut self, topic: &Arc<TopicInfo>, partition: u32) -> usize {
         let newest = self.chunks.get(self.newest);
         if newest.is_some_and(|chunk| chunk.partition == partition && chunk.topic.id == topic.id) {
@@ -264,12 +270,18 @@ impl Open {
         })
     }
 
-    /// The bytes that a record takes of the buffer are its flight's from here on, until the ack.
-    pub fn hold(&mut self, permit: SemaphorePermit<'_>) {
-        // Taken out by `release` only when nothing is pushed any more; then the permit goes back by itself.
+    /// So many bytes of the buffer are the flight's from here on, until the ack.
+    pub fn hold(&mut self, bytes: usize) {
+        // Taken out by `release` only when nothing is pushed any more.
         if let Some(room) = &mut self.room {
-            room.bytes += permit.num_permits();
-            permit.forget();
+            room.bytes += bytes;
+        }
+    }
+
+    /// Gives back bytes of the buffer that are no record's.
+    pub fn give_back(&self, bytes: usize) {
+        if let Some(room) = &self.room {
+            room.budget.add_permits(bytes);
         }
     }
 
@@ -337,24 +349,29 @@ impl Delivery {
     }
 
     /// Waits for the ack.
-    pub async fn wait(self) -> Result<RecordMetadata> {
-        loop {
-            if let Some(landed) = self.flight.landed.get() {
-                return self.result(landed);
-            }
-            let landing = self.flight.notify.notified();
-            // Not if it landed since: then nobody would wake this.
-            if self.flight.landed.get().is_none() {
-                landing.await;
+    #[allow(clippy::manual_async_fn, reason = "it would move the delivery once more, into its own state")]
+    pub fn wait(self) -> impl Future<Output = Result<RecordMetadata>> + Send {
+        async move {
+            loop {
+                if let Some(acked) = self.poll_now() {
+                    return acked;
+                }
+                let landing = self.flight.notify.notified();
+                // Not if it landed since: then nobody would wake this.
+                if self.flight.landed.get().is_none() {
+                    landing.await;
+                }
             }
         }
     }
 
     /// The ack, if it is there.
+    #[inline]
     pub fn poll_now(&self) -> Option<Result<RecordMetadata>> {
         self.flight.landed.get().map(|landed| self.result(landed))
     }
 
+    #[inline]
     fn result(&self, landed: &[Landed]) -> Result<RecordMetadata> {
         let lost = || Error::Closed { what: "the producer" };
         let landed = landed.get(self.chunk as usize).ok_or_else(lost)?;

@@ -130,7 +130,7 @@ impl Drop for Handle {
 struct Shared {
     ledger: Ledger,
     settings: ProducerSettings,
-    sending: Mutex<Sending>,
+    state: Mutex<State>,
     budget: Arc<Semaphore>,
     wake: Notify,
     /// Number of the newest flight that landed, and whoever waits for one: woken in the order in which they came.
@@ -145,17 +145,25 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// What the one lock guards: two parts, so that a topic can be borrowed while a record of it is pushed.
+#[derive(Default)]
+struct State {
+    /// Topics by name, as of a commit.
+    topics: BTreeMap<String, Arc<TopicInfo>>,
+    topics_slot: u64,
+    sending: Sending,
+}
+
 #[derive(Default)]
 struct Sending {
     /// At most one flight a codec.
     opens: Vec<Open>,
     sealed: VecDeque<Open>,
     expected: Option<Expected>,
+    /// Bytes of the buffer that are taken and no flight's yet. None, unless a flight is open.
+    drawn: usize,
     /// Number of the newest sealed flight.
     last_number: u64,
-    /// Topics by name, as of a commit.
-    topics: BTreeMap<String, Arc<TopicInfo>>,
-    topics_slot: u64,
     /// Where unkeyed records go until the next seal.
     sticky: BTreeMap<TopicId, u32>,
     own: Option<Own>,
@@ -194,7 +202,7 @@ impl Producer {
         let own = settings.idempotent.then(|| Own::new(ledger.chain.env.random_u64()));
         let shared = Arc::new(Shared {
             budget: Arc::new(Semaphore::new(settings.buffer_bytes)),
-            sending: Mutex::new(Sending { own, ..Sending::default() }),
+            state: Mutex::new(State { sending: Sending { own, ..Sending::default() }, ..State::default() }),
             wake: Notify::new(),
             landed: AtomicU64::new(0),
             landing: Notify::new(),
@@ -216,37 +224,37 @@ impl Producer {
 
     /// Accepts a record and answers with its [`Delivery`]. Waits while the buffer is full. `partition`: `None` lets the
     /// key decide. `tag`: the record's place in a sequence of the caller's own.
-    pub async fn enqueue(
+    pub fn enqueue(
         &self,
         topic: &str,
         partition: Option<u32>,
         record: Record,
         tag: Option<Tag>,
-    ) -> Result<Delivery> {
-        // Not through `enqueue_with`, whose future the record would be moved into once more.
-        let shared = &self.handle.shared;
-        match shared.accept(topic, partition, &record, tag, |_| {})? {
-            Ok(delivery) => Ok(delivery),
-            Err(accepted) => Box::pin(shared.accept_later(topic, partition, &record, tag, accepted)).await,
-        }
+    ) -> impl Future<Output = Result<Delivery>> + Send {
+        self.enqueue_with(topic, partition, record, tag, |_| {})
     }
 
     /// Like [`Producer::enqueue`]. `accepted` is called with the partition as the record takes its place in the order of
     /// that partition, so before an ack hook can be told of it: for callers that keep accounts beside the hook. It must
     /// not call this producer.
-    pub async fn enqueue_with(
+    pub fn enqueue_with(
         &self,
         topic: &str,
         partition: Option<u32>,
         record: Record,
         tag: Option<Tag>,
-        accepted: impl FnOnce(u32),
-    ) -> Result<Delivery> {
+        accepted: impl FnOnce(u32) + Send,
+    ) -> impl Future<Output = Result<Delivery>> + Send {
         let shared = &self.handle.shared;
-        match shared.accept(topic, partition, &record, tag, accepted)? {
-            Ok(delivery) => Ok(delivery),
-            // In a box, so that the future of those that need not wait stays small.
-            Err(accepted) => Box::pin(shared.accept_later(topic, partition, &record, tag, accepted)).await,
+        // A block and no `async fn`, which would move the record once more, from its arguments to its own state.
+        async move {
+            match shared.accept(topic, partition, &record, tag, accepted) {
+                Ok(delivery) => Ok(delivery),
+                // In a box, so that the future of those that need not wait stays small.
+                Err(accepted) => {
+                    Box::pin(shared.accept_later(topic, partition, &record, tag, accepted)).await
+                }
+            }
         }
     }
 
@@ -254,6 +262,9 @@ impl Producer {
     /// topic that this process has not looked up yet.
     pub fn try_send(&self, topic: &str, record: Record) -> Result<Delivery> {
         let shared = &self.handle.shared;
+        if let Ok(delivery) = shared.accept(topic, None, &record, None, |_| {}) {
+            return Ok(delivery);
+        }
         let topic = shared.topic_now(topic)?.ok_or_else(|| Error::Unavailable {
             what: "the topic is not known here yet",
             cause: "send or enqueue looks it up".into(),
@@ -261,7 +272,7 @@ impl Producer {
         record.validate(topic.record_bytes_max)?;
         let limit_bytes = shared.settings.buffer_bytes;
         let permit = shared.try_reserve(record.payload_bytes()).ok_or(Error::BufferFull { limit_bytes })?;
-        shared.push(&mut shared.sending(), &topic, None, &record, None, permit, |_| {})
+        shared.push_reserved(&topic, None, &record, None, permit, |_| {})
     }
 
     /// Sends a client's own batch to one partition under the client's identity: it is recognised when it comes again
@@ -316,7 +327,7 @@ impl Producer {
             return Ok(());
         }
         // A take that is under way would outlive the letting go.
-        let taking = shared.sending().taking.take();
+        let taking = shared.state().sending.taking.take();
         if let Some(taking) = taking {
             taking.await.map_err(|_| Error::Closed { what: "the runtime" })?;
         }
@@ -329,24 +340,24 @@ impl Shared {
         &self.ledger.chain.env
     }
 
-    fn sending(&self) -> MutexGuard<'_, Sending> {
-        self.sending.lock().expect("no thread panicked with the buffer")
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panicked with the buffer")
     }
 
     /// The topic, if this process knows it: a "yes" may come from any view (L4).
     fn topic_now(&self, name: &str) -> Result<Option<Arc<TopicInfo>>> {
         let slot = self.ledger.chain.slot();
-        let mut sending = self.sending();
-        if sending.topics_slot != slot {
-            sending.topics.clear();
-            sending.topics_slot = slot;
+        let mut state = self.state();
+        if state.topics_slot != slot {
+            state.topics.clear();
+            state.topics_slot = slot;
         }
-        if let Some(known) = sending.topics.get(name) {
+        if let Some(known) = state.topics.get(name) {
             return Ok(Some(known.clone()));
         }
         let found = self.ledger.chain.view(|view| self.topic_info(view, name))?;
         if let Some(found) = &found {
-            sending.topics.insert(name.to_owned(), found.clone());
+            state.topics.insert(name.to_owned(), found.clone());
         }
         Ok(found)
     }
@@ -377,12 +388,18 @@ impl Shared {
     }
 
     /// What a record takes of the buffer. A record larger than the buffer takes all of it.
-    fn cost(&self, bytes: usize) -> u32 {
-        u32::try_from((bytes + limits::ROW_BYTES).min(self.settings.buffer_bytes)).unwrap_or(u32::MAX)
+    fn cost(&self, bytes: usize) -> usize {
+        (bytes + limits::ROW_BYTES).min(self.settings.buffer_bytes)
     }
 
-    /// Accepts a record of a topic that is known while there is room: one lock, and nothing waits. Inner `Err`: it must
-    /// wait for one or the other.
+    /// The same for the semaphore. Fits: [`limits::BUFFER_BYTES_MAX`].
+    fn permits(&self, bytes: usize) -> u32 {
+        self.cost(bytes) as u32
+    }
+
+    /// Accepts a record of a topic that is known while there is room: one lock, and nothing waits. `Err`: it must wait for
+    /// one or the other, or it is refused; the long way finds out which.
+    #[inline]
     fn accept<F: FnOnce(u32)>(
         &self,
         name: &str,
@@ -390,23 +407,27 @@ impl Shared {
         record: &Record,
         tag: Option<Tag>,
         accepted: F,
-    ) -> Result<std::result::Result<Delivery, F>> {
+    ) -> std::result::Result<Delivery, F> {
         let slot = self.ledger.chain.slot();
-        let mut sending = self.sending();
-        if sending.topics_slot != slot {
-            return Ok(Err(accepted));
+        let State { topics, topics_slot, sending } = &mut *self.state();
+        let Some(topic) = topics.get(name).filter(|_| *topics_slot == slot) else { return Err(accepted) };
+        let cost = self.cost(record.payload_bytes());
+        if record.validate(topic.record_bytes_max).is_err() || !self.draw(sending, cost) {
+            return Err(accepted);
         }
-        // Lent out, which is cheaper than a counted reference a record.
-        let topics = std::mem::take(&mut sending.topics);
-        let done = match topics.get(name) {
-            None => Ok(Err(accepted)),
-            Some(topic) => record.validate(topic.record_bytes_max).and_then(|()| {
-                let Some(permit) = self.try_reserve(record.payload_bytes()) else { return Ok(Err(accepted)) };
-                self.push(&mut sending, topic, partition, record, tag, permit, accepted).map(Ok)
-            }),
-        };
-        sending.topics = topics;
-        done
+        match self.push(sending, topic, partition, record, tag, cost) {
+            Ok(delivery) => {
+                accepted(delivery.partition);
+                Ok(delivery)
+            }
+            Err(_) => {
+                sending.drawn += cost;
+                if sending.opens.is_empty() {
+                    self.budget.add_permits(std::mem::take(&mut sending.drawn));
+                }
+                Err(accepted)
+            }
+        }
     }
 
     async fn accept_later(
@@ -420,11 +441,44 @@ impl Shared {
         let topic = self.topic(topic).await?;
         record.validate(topic.record_bytes_max)?;
         let permit = self.reserve(record.payload_bytes()).await?;
-        self.push(&mut self.sending(), &topic, partition, record, tag, permit, accepted)
+        self.push_reserved(&topic, partition, record, tag, permit, accepted)
+    }
+
+    fn push_reserved(
+        &self,
+        topic: &Arc<TopicInfo>,
+        partition: Option<u32>,
+        record: &Record,
+        tag: Option<Tag>,
+        permit: SemaphorePermit<'_>,
+        accepted: impl FnOnce(u32),
+    ) -> Result<Delivery> {
+        let State { sending, .. } = &mut *self.state();
+        let delivery = self.push(sending, topic, partition, record, tag, permit.num_permits())?;
+        // They are the flight's now.
+        permit.forget();
+        accepted(delivery.partition);
+        Ok(delivery)
+    }
+
+    /// Takes so many bytes of the buffer, if it has them. Some more are drawn with them for the records to come, which
+    /// then cost no atomic operation; the next seal gives back what is left.
+    #[inline]
+    fn draw(&self, sending: &mut Sending, bytes: usize) -> bool {
+        if sending.drawn < bytes {
+            let draw = |bytes| u32::try_from(bytes).ok().and_then(|n| self.budget.try_acquire_many(n).ok());
+            let Some(permit) = draw(bytes + limits::DRAWN_BYTES).or_else(|| draw(bytes)) else {
+                return false;
+            };
+            sending.drawn += permit.num_permits();
+            permit.forget();
+        }
+        sending.drawn -= bytes;
+        true
     }
 
     fn try_reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        self.budget.try_acquire_many(self.cost(bytes)).ok()
+        self.budget.try_acquire_many(self.permits(bytes)).ok()
     }
 
     async fn reserve(&self, bytes: usize) -> Result<SemaphorePermit<'_>> {
@@ -433,7 +487,7 @@ impl Shared {
         }
         // What is open must leave before there is room.
         self.seal_all(|_| false);
-        let permit = self.budget.acquire_many(self.cost(bytes)).await;
+        let permit = self.budget.acquire_many(self.permits(bytes)).await;
         permit.map_err(|_| Error::Closed { what: "the producer" })
     }
 
@@ -462,8 +516,8 @@ impl Shared {
         }
     }
 
-    /// Copies a record into an open flight. Nothing here waits.
-    #[allow(clippy::too_many_arguments, reason = "a record's own parts, each of another type")]
+    /// Copies a record into an open flight, whose `cost` bytes of the buffer are from now on. Nothing here waits.
+    #[inline(always)]
     fn push(
         &self,
         sending: &mut Sending,
@@ -471,8 +525,7 @@ impl Shared {
         partition: Option<u32>,
         record: &Record,
         tag: Option<Tag>,
-        permit: SemaphorePermit<'_>,
-        accepted: impl FnOnce(u32),
+        cost: usize,
     ) -> Result<Delivery> {
         let timestamp_us = self.timestamp(record)?;
         if sending.closed {
@@ -490,8 +543,7 @@ impl Shared {
         };
         let was_empty = open.rows == 0;
         let (chunk, row) = open.push(topic, partition, row)?;
-        accepted(partition);
-        open.hold(permit);
+        open.hold(cost);
         let flight = open.flight.clone();
         let is_full = open.is_full();
         if was_empty || is_full {
@@ -512,12 +564,12 @@ impl Shared {
         permit: SemaphorePermit<'_>,
     ) -> Result<Vec<Delivery>> {
         let timestamps = records.iter().map(|record| self.timestamp(record)).collect::<Result<Vec<_>>>()?;
-        let mut sending = self.sending();
+        let State { sending, .. } = &mut *self.state();
         if sending.closed {
             return Err(Error::Closed { what: "the producer" });
         }
-        let partition = self.choose(&mut sending, topic, Some(partition), None)?;
-        let open = self.open_for(&mut sending, topic);
+        let partition = self.choose(sending, topic, Some(partition), None)?;
+        let open = self.open_for(sending, topic);
         let mut deliveries = Vec::with_capacity(records.len());
         let rows = records.iter().zip(&timestamps).map(|(record, timestamp_us)| Row {
             timestamp_us: *timestamp_us,
@@ -531,9 +583,10 @@ impl Shared {
         {
             deliveries.push(Delivery { flight: open.flight.clone(), chunk, row, partition, timestamp_us });
         }
-        open.hold(permit);
+        open.hold(permit.num_permits());
+        permit.forget();
         self.wake.notify_one();
-        self.seal_full(&mut sending);
+        self.seal_full(sending);
         Ok(deliveries)
     }
 
@@ -569,8 +622,8 @@ impl Shared {
     /// Seals all that is open and answers the number of the newest sealed flight. If `failed` says so of the producer's
     /// own identity, its next records begin a new epoch.
     fn seal_all(&self, failed: impl FnOnce((ProducerKey, u16)) -> bool) -> u64 {
-        let mut sending = self.sending();
-        seal_opens(&mut sending);
+        let State { sending, .. } = &mut *self.state();
+        seal_opens(sending);
         if let Some(own) = &mut sending.own
             && failed((own.key, own.epoch))
         {
@@ -588,7 +641,7 @@ impl Shared {
         loop {
             let woken = self.wake.notified();
             let wait = {
-                let mut sending = self.sending();
+                let State { sending, .. } = &mut *self.state();
                 if let Some(open) = sending.sealed.pop_front() {
                     return Some(open);
                 }
@@ -599,7 +652,7 @@ impl Shared {
                 let due = sending.opens.iter().map(|open| open.since + linger).min();
                 let wait = due.map(|due| due.saturating_sub(self.env().monotonic()));
                 if eager && (wait.is_some_and(|wait| wait.is_zero()) || sending.closed) {
-                    seal_opens(&mut sending);
+                    seal_opens(sending);
                     continue;
                 }
                 wait
@@ -616,15 +669,15 @@ impl Shared {
     }
 
     fn is_finished(&self) -> bool {
-        let sending = self.sending();
+        let State { sending, .. } = &mut *self.state();
         sending.closed && sending.opens.is_empty() && sending.sealed.is_empty()
     }
 
     fn close(&self) {
         // Also called when a producer is dropped, perhaps because of a panic: a second one would end the process.
-        let Ok(mut sending) = self.sending.lock() else { return };
-        sending.closed = true;
-        seal_opens(&mut sending);
+        let Ok(mut state) = self.state.lock() else { return };
+        state.sending.closed = true;
+        seal_opens(&mut state.sending);
         self.wake.notify_one();
     }
 
@@ -664,7 +717,7 @@ impl Shared {
         if !self.settings.lead {
             return;
         }
-        let mut sending = self.sending();
+        let State { sending, .. } = &mut *self.state();
         let now = self.env().monotonic();
         let calm = Duration::from_millis(limits::LEADER_SILENCE_MS);
         if sending.led_at.is_some_and(|at| now.saturating_sub(at) < calm / 10) {
@@ -768,6 +821,7 @@ fn seal(sending: &mut Sending, index: usize) {
     let mut open = sending.opens.remove(index);
     sending.last_number += 1;
     open.number = sending.last_number;
+    open.give_back(std::mem::take(&mut sending.drawn));
     sending.expected = open.expect();
     sending.sealed.push_back(open);
     sending.sticky.clear();

@@ -98,9 +98,8 @@ fn cut(shared: &Shared, steps: &[Step]) -> (Sent, Vec<Delivery>, Vec<Open>) {
                     Tag { key: ProducerKey { kind, producer: 5 }, epoch: 0, sequence: *next }
                 });
                 let permit = shared.try_reserve(*bytes).unwrap();
-                let mut sending = shared.sending();
                 let (topic, partition) = (&topics[*t], *partition);
-                let push = shared.push(&mut sending, topic, Some(partition), &record, tag, permit, |_| {});
+                let push = shared.push_reserved(topic, Some(partition), &record, tag, permit, |_| {});
                 deliveries.push(push.unwrap());
                 sent.entry((topic.id, partition)).or_default().push((number as i64, *bytes));
                 number += 1;
@@ -126,10 +125,10 @@ fn cut(shared: &Shared, steps: &[Step]) -> (Sent, Vec<Delivery>, Vec<Open>) {
                 topics[*t] = topic(*t, other);
             }
         }
-        assert!(!shared.sending().opens.iter().any(Open::is_full), "what is full is sealed");
+        assert!(!shared.state().sending.opens.iter().any(Open::is_full), "what is full is sealed");
     }
     shared.seal_all(|_| false);
-    let flights = shared.sending().sealed.drain(..).collect();
+    let flights = shared.state().sending.sealed.drain(..).collect();
     (sent, deliveries, flights)
 }
 

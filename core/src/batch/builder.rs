@@ -87,6 +87,7 @@ impl RowsBuilder {
 
     /// Adds a row behind the others. Refuses one that takes the batch above [`limits::SEGMENT_RAW_BYTES_MAX`]; the
     /// record's own limits are [`Record::validate`](crate::record::Record::validate)'s.
+    #[inline]
     pub fn push(
         &mut self,
         timestamp_us: i64,
@@ -149,6 +150,7 @@ impl RowsBuilder {
 }
 
 /// What one row adds to [`Rows::raw_bytes`].
+#[inline]
 fn row_raw_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
     let headers: usize = headers
         .iter()

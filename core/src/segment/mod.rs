@@ -16,7 +16,7 @@
 //! | `schema` | the columns and how each is encoded |
 //! | `writer` | slices → row groups → bytes and [`Layout`] |
 //! | `runs` | the columns that say the same row after row |
-//! | `plain`, `chunk` | values as pages while they arrive; pages → a column chunk |
+//! | `plain`, `file` | values as pages while they arrive; pages → column chunks → the file and its footer |
 //! | `reader` | verified bytes → [`Footer`] → [`Group`] → rows |
 //! | `pages` | bounds what a row group may decode to, before it is decoded |
 //! | `inline` | the other home of rows: small batches inside a commit |
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::plant::{self, Bug};
 
-mod chunk;
+mod file;
 pub mod inline;
 mod pages;
 pub(crate) mod plain;

@@ -12,16 +12,12 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use parquet::basic::{Compression, Encoding};
-use parquet::column::page::{CompressedPage, Page, PageWriter};
-use parquet::column::writer::ColumnCloseResult;
+use parquet::basic::Encoding;
 use parquet::data_type::ByteArray;
 use parquet::errors::Result;
-use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::statistics::Statistics;
-use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 
+use super::file::FileBuilder;
 use super::schema;
 
 /// The runs of a dictionary column: `values` in the order of their first row.
@@ -66,7 +62,7 @@ impl<T: PartialEq + Ord + Copy> Runs<T> {
 }
 
 /// Writes the `topic` column.
-pub(super) fn write_topics(group: &mut RowGroup<'_, '_>, topics: &Runs<&str>) -> Result<()> {
+pub(super) fn write_topics(file: &mut FileBuilder, topics: &Runs<&str>) -> Result<()> {
     let mut dictionary = Vec::new();
     for topic in &topics.values {
         dictionary.extend_from_slice(&(topic.len() as u32).to_le_bytes());
@@ -75,107 +71,45 @@ pub(super) fn write_topics(group: &mut RowGroup<'_, '_>, topics: &Runs<&str>) ->
     let (min, max) = topics.min_max();
     let statistics =
         Statistics::byte_array(min.map(ByteArray::from), max.map(ByteArray::from), None, Some(0), false);
-    Chunk::new(schema::TOPIC).dictionary(dictionary, topics)?.close(group, Some(statistics))
+    write(file, &dictionary, topics, statistics)
 }
 
 /// Writes the `partition` column.
-pub(super) fn write_partitions(group: &mut RowGroup<'_, '_>, partitions: &Runs<i32>) -> Result<()> {
-    let dictionary = partitions.values.iter().flat_map(|p| p.to_le_bytes()).collect();
+pub(super) fn write_partitions(file: &mut FileBuilder, partitions: &Runs<i32>) -> Result<()> {
+    let dictionary: Vec<u8> = partitions.values.iter().flat_map(|p| p.to_le_bytes()).collect();
     let (min, max) = partitions.min_max();
-    let statistics = Statistics::int32(min, max, None, Some(0), false);
-    Chunk::new(schema::PARTITION).dictionary(dictionary, partitions)?.close(group, Some(statistics))
+    write(file, &dictionary, partitions, Statistics::int32(min, max, None, Some(0), false))
+}
+
+fn write<T: PartialEq + Ord + Copy>(
+    file: &mut FileBuilder,
+    dictionary: &[u8],
+    runs: &Runs<T>,
+    statistics: Statistics,
+) -> Result<()> {
+    let rows = runs.runs.iter().map(|(_, rows)| rows).sum::<u64>() as usize;
+    let mut column = file.column();
+    column.dictionary(dictionary, runs.values.len());
+    column.page(&runs.data_page(), rows, Encoding::RLE_DICTIONARY);
+    column.close(Some(statistics))
 }
 
 /// Writes a column in which no row has anything.
-pub(super) fn write_nothing(group: &mut RowGroup<'_, '_>, leaf: usize, rows: u64) -> Result<()> {
+pub(super) fn write_nothing(file: &mut FileBuilder, leaf: usize, rows: u64) -> Result<()> {
     let column = schema::parquet().column(leaf);
-    let mut page = Vec::new();
+    let mut page = Vec::with_capacity(32);
     for max_level in [column.max_rep_level(), column.max_def_level()] {
         if max_level > 0 {
-            let mut run = Vec::new();
-            put_run(&mut run, rows, 0, 1); // levels are below 256: one byte
-            page.extend_from_slice(&(run.len() as u32).to_le_bytes());
-            page.extend_from_slice(&run);
+            let length_at = page.len();
+            page.extend_from_slice(&[0; size_of::<u32>()]);
+            put_run(&mut page, rows, 0, 1); // levels are below 256: one byte
+            let length = (page.len() - length_at - size_of::<u32>()) as u32;
+            page[length_at..length_at + size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
         }
     }
-    let mut chunk = Chunk::new(leaf);
-    chunk.data(page, rows, Encoding::PLAIN)?;
-    chunk.close(group, None)
-}
-
-/// The row group being written.
-pub(super) type RowGroup<'a, 'b> = SerializedRowGroupWriter<'a, &'b mut Vec<u8>>;
-
-/// A column chunk on its way: pages without a codec, which Parquet's own page writer puts headers on.
-struct Chunk {
-    leaf: usize,
-    sink: TrackedWrite<Vec<u8>>,
-    data_page_offset: usize,
-    rows: u64,
-    encodings: Vec<Encoding>,
-}
-
-impl Chunk {
-    fn new(leaf: usize) -> Self {
-        let sink = TrackedWrite::new(Vec::new());
-        Self { leaf, sink, data_page_offset: 0, rows: 0, encodings: vec![Encoding::PLAIN, Encoding::RLE] }
-    }
-
-    fn dictionary<T: PartialEq + Ord + Copy>(mut self, dictionary: Vec<u8>, runs: &Runs<T>) -> Result<Self> {
-        let page = Page::DictionaryPage {
-            buf: dictionary.into(),
-            num_values: runs.values.len() as u32,
-            encoding: Encoding::PLAIN,
-            is_sorted: false,
-        };
-        self.write(page)?;
-        self.data_page_offset = self.sink.bytes_written();
-        self.encodings.push(Encoding::RLE_DICTIONARY);
-        self.data(runs.data_page(), runs.runs.iter().map(|(_, rows)| rows).sum(), Encoding::RLE_DICTIONARY)?;
-        Ok(self)
-    }
-
-    fn data(&mut self, page: Vec<u8>, rows: u64, encoding: Encoding) -> Result<()> {
-        self.rows = rows;
-        self.write(Page::DataPage {
-            buf: page.into(),
-            num_values: rows as u32,
-            encoding,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        })
-    }
-
-    fn write(&mut self, page: Page) -> Result<()> {
-        let size = page.buffer().len();
-        SerializedPageWriter::new(&mut self.sink).write_page(CompressedPage::new(page, size)).map(|_| ())
-    }
-
-    fn close(self, group: &mut RowGroup<'_, '_>, statistics: Option<Statistics>) -> Result<()> {
-        let bytes = Bytes::from(self.sink.into_inner()?);
-        let size = bytes.len() as i64;
-        let mut metadata = ColumnChunkMetaData::builder(schema::parquet().column(self.leaf))
-            .set_compression(Compression::UNCOMPRESSED)
-            .set_encodings(self.encodings)
-            .set_num_values(self.rows as i64)
-            .set_total_compressed_size(size)
-            .set_total_uncompressed_size(size)
-            .set_data_page_offset(self.data_page_offset as i64)
-            .set_dictionary_page_offset((self.data_page_offset > 0).then_some(0));
-        if let Some(statistics) = statistics {
-            metadata = metadata.set_statistics(statistics);
-        }
-        let result = ColumnCloseResult {
-            bytes_written: size as u64,
-            rows_written: self.rows,
-            metadata: metadata.build()?,
-            bloom_filter: None,
-            column_index: None,
-            offset_index: None,
-        };
-        group.append_column(&bytes, result)
-    }
+    let mut column = file.column();
+    column.page(&page, rows as usize, Encoding::PLAIN);
+    column.close(None)
 }
 
 /// One run of Parquet's RLE.

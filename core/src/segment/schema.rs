@@ -25,7 +25,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, Tim
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
-use parquet::schema::types::{ColumnPath, SchemaDescriptor};
+use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 
 use super::Compression;
 use crate::limits;
@@ -42,7 +42,6 @@ pub(super) const TOPIC: usize = 0;
 pub(super) const PARTITION: usize = 1;
 pub(super) const TIMESTAMP: usize = 2;
 pub(super) const KEY: usize = 3;
-pub(super) const VALUE: usize = 4;
 pub(super) const HEADER_KEY: usize = 5;
 pub(super) const HEADER_VALUE: usize = 6;
 pub(super) const LEAVES: usize = 7;
@@ -70,9 +69,9 @@ static ARROW: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-static PARQUET: LazyLock<SchemaDescriptor> =
+static PARQUET: LazyLock<SchemaDescPtr> =
     // A constant conversion, run by every test of this module.
-    LazyLock::new(|| ArrowSchemaConverter::new().convert(&ARROW).expect("the schema converts"));
+    LazyLock::new(|| Arc::new(ArrowSchemaConverter::new().convert(&ARROW).expect("the schema converts")));
 
 /// Fields of one header.
 pub(crate) fn header_fields() -> Fields {
@@ -96,7 +95,7 @@ pub fn arrow() -> SchemaRef {
 }
 
 /// The schema in Parquet's types.
-pub fn parquet() -> &'static SchemaDescriptor {
+pub fn parquet() -> &'static SchemaDescPtr {
     &PARQUET
 }
 

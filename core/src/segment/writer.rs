@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryViewArray, ListArray, StructArray};
 use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::Schema;
 use bytes::Bytes;
-use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
-};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::chunk::Packer;
+use super::file::FileBuilder;
 use super::plain::{self, PlainBuilder, PlainPage};
-use super::runs::{self, RowGroup, Runs};
+use super::runs::{self, Runs};
 use super::{Compression, Layout, Span, schema};
 use crate::batch::Rows;
 use crate::error::{Error, Result};
@@ -60,9 +60,9 @@ pub fn encode(slices: &[SegmentSlice<'_>], compression: Compression) -> Result<E
     let raw_bytes: Vec<usize> = slices.iter().map(|s| s.rows.raw_bytes()).collect();
     check(slices, &raw_bytes)?;
     let total: usize = raw_bytes.iter().sum();
-    let mut bytes = Vec::with_capacity(if compression == Compression::None { total } else { total / 2 });
+    let capacity = if compression == Compression::None { total } else { total / 2 };
     let groups = cut_groups(&raw_bytes);
-    let metadata = write(slices, &groups, compression, &mut bytes).map_err(cannot_write)?;
+    let (bytes, metadata) = write(slices, &groups, compression, capacity).map_err(cannot_write)?;
     let layout = layout(&metadata, &bytes)?;
     Ok(Encoded { bytes: Bytes::from(bytes), layout, placed: places(slices, &groups) })
 }
@@ -124,85 +124,79 @@ fn write(
     slices: &[SegmentSlice<'_>],
     groups: &[Range<usize>],
     compression: Compression,
-    out: &mut Vec<u8>,
-) -> parquet::errors::Result<ParquetMetaData> {
-    let root = schema::parquet().root_schema_ptr();
-    let mut file = SerializedFileWriter::new(out, root, schema::writer_properties(compression))?;
-    let mut packer = Packer::new(compression)?;
-    for (i, members) in groups.iter().enumerate() {
+    capacity: usize,
+) -> parquet::errors::Result<(Vec<u8>, ParquetMetaData)> {
+    let with_headers = groups.iter().map(|members| &slices[members.clone()]);
+    let with_headers: Vec<_> = with_headers.filter(|slices| has_headers(slices)).collect();
+    let headers = match with_headers.is_empty() {
+        true => None,
+        false => Some(headers(&with_headers, compression)?),
+    };
+    let mut headers = headers.iter().flat_map(|(file, metadata)| {
+        metadata.row_groups().iter().map(move |group| (file.as_slice(), group.columns()))
+    });
+    let mut file = FileBuilder::new(compression, capacity)?;
+    for members in groups {
         let slices = &slices[members.clone()];
-        let with_headers = slices.iter().any(|s| s.rows.header_lists().is_some());
-        let headers = match with_headers {
-            true => Some(headers(ArrowRowGroupWriterFactory::new(&file, schema::arrow()), i, slices)?),
-            false => None,
-        };
-        write_group(file.next_row_group()?, &mut packer, slices, headers)?;
+        let headers = if has_headers(slices) { headers.next() } else { None };
+        write_group(&mut file, slices, headers)?;
     }
     file.finish()
 }
 
+fn has_headers(slices: &[SegmentSlice<'_>]) -> bool {
+    slices.iter().any(|s| s.rows.header_lists().is_some())
+}
+
 fn write_group(
-    mut group: RowGroup<'_, '_>,
-    packer: &mut Packer,
+    file: &mut FileBuilder,
     slices: &[SegmentSlice<'_>],
-    headers: Option<Vec<ArrowColumnChunk>>,
+    headers: Option<(&[u8], &[ColumnChunkMetaData])>,
 ) -> parquet::errors::Result<()> {
     let rows = |s: &SegmentSlice<'_>| s.rows.len() as u64;
     let all_rows = slices.iter().map(rows).sum();
-    runs::write_topics(&mut group, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
+    runs::write_topics(file, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
     // Fits: checked before.
-    runs::write_partitions(&mut group, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
-    write_timestamps(&mut group, packer, slices)?;
+    runs::write_partitions(file, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
+    write_timestamps(file, slices)?;
     if slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len()) {
-        write_plain(&mut group, packer, schema::KEY, &plain_pages(slices, Rows::key_array))?;
+        write_plain(file, &plain_pages(slices, Rows::key_array))?;
     } else {
-        runs::write_nothing(&mut group, schema::KEY, all_rows)?;
+        runs::write_nothing(file, schema::KEY, all_rows)?;
     }
     match slices {
-        [SegmentSlice { rows, .. }] if let Some(pages) = rows.value_pages() => {
-            write_plain(&mut group, packer, schema::VALUE, pages)?;
-        }
-        _ => write_plain(&mut group, packer, schema::VALUE, &plain_pages(slices, Rows::value_array))?,
+        [SegmentSlice { rows, .. }] if let Some(pages) = rows.value_pages() => write_plain(file, pages)?,
+        _ => write_plain(file, &plain_pages(slices, Rows::value_array))?,
     }
     match headers {
-        Some(headers) => {
-            headers.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
-        }
+        Some((from, columns)) => columns.iter().try_for_each(|chunk| file.adopt(chunk, from))?,
         None => {
-            runs::write_nothing(&mut group, schema::HEADER_KEY, all_rows)?;
-            runs::write_nothing(&mut group, schema::HEADER_VALUE, all_rows)?;
+            runs::write_nothing(file, schema::HEADER_KEY, all_rows)?;
+            runs::write_nothing(file, schema::HEADER_VALUE, all_rows)?;
         }
     }
-    group.close()?;
-    Ok(())
+    file.close_group(all_rows)
 }
 
-fn write_timestamps(
-    group: &mut RowGroup<'_, '_>,
-    packer: &mut Packer,
-    slices: &[SegmentSlice<'_>],
-) -> parquet::errors::Result<()> {
+fn write_timestamps(file: &mut FileBuilder, slices: &[SegmentSlice<'_>]) -> parquet::errors::Result<()> {
     let rows = slices.iter().map(|s| s.rows.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(rows * size_of::<i64>());
     for slice in slices {
         slice.rows.timestamps_us().iter().for_each(|time| bytes.extend_from_slice(&time.to_le_bytes()));
     }
-    let pages: Vec<_> =
-        bytes.chunks(plain::PAGE_BYTES).map(|page| (page, page.len() / size_of::<i64>())).collect();
+    let mut column = file.column();
+    for page in bytes.chunks(plain::PAGE_BYTES) {
+        column.packed_page(page, page.len() / size_of::<i64>())?;
+    }
     let ranges = slices.iter().filter_map(|s| s.rows.time_range());
     let range = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-    let statistics = Statistics::int64(range.map(|r| r.0), range.map(|r| r.1), None, Some(0), false);
-    packer.write(group, schema::TIMESTAMP, &pages, Some(statistics))
+    column.close(Some(Statistics::int64(range.map(|r| r.0), range.map(|r| r.1), None, Some(0), false)))
 }
 
-fn write_plain(
-    group: &mut RowGroup<'_, '_>,
-    packer: &mut Packer,
-    leaf: usize,
-    pages: &[PlainPage],
-) -> parquet::errors::Result<()> {
-    let pages: Vec<_> = pages.iter().map(|page| (page.body(), page.rows())).collect();
-    packer.write(group, leaf, &pages, None)
+fn write_plain(file: &mut FileBuilder, pages: &[PlainPage]) -> parquet::errors::Result<()> {
+    let mut column = file.column();
+    pages.iter().try_for_each(|page| column.packed_page(page.body(), page.rows()))?;
+    column.close(None)
 }
 
 /// Pages of a column that is not there as such: it came from elsewhere, or is put together from several slices.
@@ -213,20 +207,31 @@ fn plain_pages(slices: &[SegmentSlice<'_>], column: fn(&Rows) -> &BinaryViewArra
     pages.pages()
 }
 
-/// The columns of a row group that has headers, by the generic writer.
+/// A file of the headers alone, by the generic writer: a row group for each that has some, from which their column
+/// chunks are taken over.
 fn headers(
-    factory: ArrowRowGroupWriterFactory,
-    group: usize,
-    slices: &[SegmentSlice<'_>],
-) -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
-    let mut leaves = factory.create_column_writers(group)?.split_off(schema::HEADER_KEY);
-    for slice in slices {
-        let lists = slice.rows.header_lists().cloned();
-        let column: ArrayRef = Arc::new(lists.unwrap_or_else(|| no_headers(slice.rows.len())));
-        let values = compute_leaves(schema::arrow().field(schema::HEADER_KEY), &column)?;
-        leaves.iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))?;
+    groups: &[&[SegmentSlice<'_>]],
+    compression: Compression,
+) -> parquet::errors::Result<(Vec<u8>, ParquetMetaData)> {
+    let field = schema::arrow().field(schema::HEADER_KEY).clone();
+    let only = Arc::new(Schema::new(vec![field.clone()]));
+    let root = ArrowSchemaConverter::new().convert(&only)?.root_schema_ptr();
+    let mut bytes = Vec::new();
+    let mut file = SerializedFileWriter::new(&mut bytes, root, schema::writer_properties(compression))?;
+    for (i, slices) in groups.iter().enumerate() {
+        let mut leaves = ArrowRowGroupWriterFactory::new(&file, only.clone()).create_column_writers(i)?;
+        for slice in *slices {
+            let lists = slice.rows.header_lists().cloned();
+            let column: ArrayRef = Arc::new(lists.unwrap_or_else(|| no_headers(slice.rows.len())));
+            let values = compute_leaves(&field, &column)?;
+            leaves.iter_mut().zip(&values).try_for_each(|(leaf, values)| leaf.write(values))?;
+        }
+        let mut group = file.next_row_group()?;
+        leaves.into_iter().try_for_each(|leaf| leaf.close()?.append_to_row_group(&mut group))?;
+        group.close()?;
     }
-    leaves.into_iter().map(ArrowColumnWriter::close).collect()
+    let metadata = file.close()?;
+    Ok((bytes, metadata))
 }
 
 fn no_headers(rows: usize) -> ListArray {
