@@ -43,6 +43,8 @@ pub enum Bug {
     StaleEpochAccepted,
     /// R1: a stub in the slot is taken for a commit that changes nothing.
     StubTakenForCommit,
+    /// L3: another's commit is passed over, and what it changed is not known.
+    ConflictNotApplied,
     /// Sweep: R3, deletes without a floor, by the view that it had.
     SweepWithoutFloor,
     /// Sweep: R3, takes what is named from a view before the floor.
@@ -86,7 +88,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -113,6 +115,7 @@ impl Bug {
         Bug::ViewTrustedAfterThaw,
         Bug::StaleEpochAccepted,
         Bug::StubTakenForCommit,
+        Bug::ConflictNotApplied,
         Bug::SweepWithoutFloor,
         Bug::NamedReadBeforeFloor,
         Bug::NamedCheckpointSwept,

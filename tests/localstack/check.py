@@ -109,6 +109,25 @@ def both_read(what, topic, wanted):
     check(f"{what}: the command line reads the same, in the same order", consumed(topic), found)
 
 
+def run_until(topic, count, command, environment, said):
+    """Runs a shipper until the topic has as many records."""
+    with open(said, "wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+    try:
+        for _ in range(600):
+            status, _, answer = ask(f"{FETCH}/v1/topics/{topic}")
+            partitions = json.loads(answer)["partitions"] if status == 200 else []
+            if sum(partition["high_watermark"] for partition in partitions) >= count:
+                return
+            if process.poll() is not None:
+                sys.exit(f"FAILED {command[0]} ended: {said.read_text()}")
+            time.sleep(0.1)
+        sys.exit(f"FAILED {command[0]}: {partitions} are not {count} records after a minute: {said.read_text()[-2000:]}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def curl():
     body = "\n".join(LINES * 25)
     command = ["curl", "-sS", "-w", " %{http_code}", "-H", "content-type: text/plain", "-H", "idempotency-key: one"]
@@ -148,11 +167,13 @@ def opentelemetry_javascript():
 def check_otlp(what, topic, count):
     found = fetched(topic)
     check(f"{what}: one service, one partition", len(found), 1)
-    documents = [json.loads(one) for one in next(iter(found.values()))]
-    records = [one["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0] for one in documents]
-    bodies = [record["body"]["stringValue"] for record in records]
+    bodies = [log_record(one)["body"]["stringValue"] for one in next(iter(found.values()))]
     check(f"{what}: every log record once, in order", bodies, [f"order {number}" for number in range(count)])
     check(f"{what}: the command line reads the same", consumed(topic), found)
+
+
+def log_record(document):
+    return json.loads(document)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
 
 
 def syslog_ng():
@@ -178,21 +199,65 @@ log {{ source(lines); destination(tidelog); }};
         files = [f"--{name}={place}/{name}" for name in ("persist-file", "pidfile", "control")]
         module_path = f"--module-path={next(library.glob('3.*'))}"
         command = [str(root / "sbin/syslog-ng"), "-F", "--no-caps", module_path, "-f", f"{place}/syslog-ng.conf", *files]
-        with open(place / "said", "wb") as said:
-            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        try:
-            for _ in range(300):
-                status, _, answer = ask(f"{FETCH}/v1/topics/syslog")
-                partitions = json.loads(answer)["partitions"] if status == 200 else []
-                if sum(partition["high_watermark"] for partition in partitions) >= len(wanted):
-                    break
-                if process.poll() is not None:
-                    sys.exit(f"FAILED syslog-ng ended: {(place / 'said').read_text()}")
-                time.sleep(0.1)
-        finally:
-            process.terminate()
-            process.wait()
+        run_until("syslog", len(wanted), command, environment, place / "said")
     both_read("syslog-ng", "syslog", wanted)
+
+
+def collector():
+    """The OpenTelemetry Collector tails a file: protobuf and gzip, as it is without settings."""
+    wanted = [f"{number} {line}" for number, line in enumerate(LINES * 40)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        (place / "in.log").write_text("\n".join(wanted) + "\n")
+        (place / "otelcol.yaml").write_text(f"""
+receivers: {{file_log: {{include: ["{place}/in.log"], start_at: beginning}}}}
+processors: {{batch: {{timeout: 200ms, send_batch_size: 100}}}}
+exporters:
+  otlp_http: {{logs_endpoint: "{INGEST}/v1/logs", headers: {{x-tidelog-topic: collector}}}}
+service:
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines: {{logs: {{receivers: [file_log], processors: [batch], exporters: [otlp_http]}}}}
+""")
+        command = [str(ROOT / ".emu/otelcol/bin/otelcol"), f"--config=file:{place}/otelcol.yaml"]
+        run_until("collector", len(wanted), command, os.environ, place / "said")
+    found = fetched("collector")
+    bodies = [log_record(one)["body"]["stringValue"] for one in sum(found.values(), [])]
+    check("OpenTelemetry Collector: every line once", sorted(bodies), sorted(wanted))
+    check("OpenTelemetry Collector: the command line reads the same", consumed("collector"), found)
+
+
+def telegraf():
+    """Telegraf tails a file: JSON, gzip and chunked."""
+    wanted = [f"{number} {line}" for number, line in enumerate(LINES * 40)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        (place / "in.log").write_text("\n".join(wanted) + "\n")
+        (place / "telegraf.conf").write_text(f"""
+[agent]
+  flush_interval = "200ms"
+  metric_batch_size = 100
+[[inputs.tail]]
+  files = ["{place}/in.log"]
+  initial_read_offset = "beginning"
+  data_format = "value"
+  data_type = "string"
+[[outputs.http]]
+  url = "{INGEST}/v1/topics/telegraf/records?timestamp_pointer=/timestamp"
+  use_proxy = true
+  http_proxy_url = "{ENDPOINT}"
+  content_encoding = "gzip"
+  data_format = "json"
+  json_timestamp_units = "1ms"
+  json_transformation = "metrics[]"
+  [outputs.http.headers]
+    content-type = "application/json"
+""")
+        command = [str(ROOT / ".emu/telegraf/bin/telegraf"), "--config", f"{place}/telegraf.conf"]
+        run_until("telegraf", len(wanted), command, os.environ, place / "said")
+    found = fetched("telegraf")
+    lines = [json.loads(one)["fields"]["value"] for one in sum(found.values(), [])]
+    check("Telegraf (JSON, gzip, chunked): every line once", sorted(lines), sorted(wanted))
+    check("Telegraf: the command line reads the same", consumed("telegraf"), found)
 
 
 def many_at_once():
@@ -254,5 +319,8 @@ def gaps():
     check("an event above 6 MiB is refused before the function, by our executor: 502 where AWS says 413", status, 502)
 
 
-for part in (curl, opentelemetry_python, opentelemetry_javascript, syslog_ng, many_at_once, parquet, gaps):
+SHIPPERS = [curl, opentelemetry_python, opentelemetry_javascript, syslog_ng]
+if os.environ.get("TIDELOG_SHIPPERS") == "all":
+    SHIPPERS += [collector, telegraf]
+for part in (*SHIPPERS, many_at_once, parquet, gaps):
     part()

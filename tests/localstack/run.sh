@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The whole stack on LocalStack, from nothing: deploy, ship, read back, destroy; at the end nothing of it is left.
+# TIDELOG_SHIPPERS=all: also with those that take minutes to build, the OpenTelemetry Collector and Telegraf.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 tests/emulators localstack oteljs syslogng
+if [[ ${TIDELOG_SHIPPERS:-} == all ]]; then tests/emulators otelcol telegraf; fi
 tests/need strip binutils
 python=$("$here/../venv" "$here/requirements.txt")
 stack() { python3 localstack/stack.py --name localstack-test "$@"; }

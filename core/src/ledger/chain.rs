@@ -180,7 +180,7 @@ impl Chain {
         self.newest.load(Ordering::SeqCst)
     }
 
-    fn moved_to(&self, slot: u64) {
+    pub(super) fn moved_to(&self, slot: u64) {
         self.newest.store(slot, Ordering::SeqCst);
         self.changed.notify_waiters();
     }

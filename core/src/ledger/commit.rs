@@ -460,10 +460,12 @@ impl Committer {
     /// Applies what somebody else wrote in the slot.
     async fn take_in(&self, theirs: Item) -> Result<()> {
         self.chain.state().own_run = 0;
-        if theirs.body.is_none() && plant::on(Bug::StubTakenForCommit) {
+        let bug = if theirs.body.is_none() { Bug::StubTakenForCommit } else { Bug::ConflictNotApplied };
+        if plant::on(bug) {
             let view = &mut self.chain.state().view;
             if theirs.sk == view.slot + 1 {
                 (view.slot, view.id) = (theirs.sk, theirs.id);
+                self.chain.moved_to(theirs.sk);
             }
             return Ok(());
         }
