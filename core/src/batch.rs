@@ -16,7 +16,8 @@ use bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::record::{ConsumerRecord, Header, Offset, RecordHasher, RecordSum, TopicId};
-use crate::segment::{plain::PlainPage, schema};
+use crate::segment::plain::{self, PlainPage};
+use crate::segment::schema;
 
 mod builder;
 #[cfg(test)]
@@ -29,11 +30,30 @@ pub use builder::RowsBuilder;
 pub struct Rows {
     timestamps: ScalarBuffer<i64>,
     keys: Column,
-    values: Column,
+    values: Values,
     /// `None`: no row has a header.
     headers: Option<Headers>,
-    /// The values once more, as the pages that they arrived in; `None` if they are others.
+}
+
+/// The values: as the pages that they arrived in, as a column, or both. What is only written needs no column.
+#[derive(Debug, Clone)]
+struct Values {
     pages: Option<Arc<[PlainPage]>>,
+    column: OnceLock<Column>,
+}
+
+impl Values {
+    fn column(&self) -> &Column {
+        self.column.get_or_init(|| Column::new(plain::column(self.pages.as_deref().unwrap_or_default())))
+    }
+
+    /// Of all rows.
+    fn data_bytes(&self) -> usize {
+        match &self.pages {
+            Some(pages) => pages.iter().map(PlainPage::data_bytes).sum(),
+            None => self.column().data_bytes(0, self.column().array.len()),
+        }
+    }
 }
 
 /// A nullable byte column, and its buffers once more as `Bytes`, from which records are cut.
@@ -155,9 +175,30 @@ impl Rows {
         values: BinaryViewArray,
         headers: Option<ListArray>,
     ) -> Self {
-        let headers = headers.and_then(Headers::new);
-        debug_assert!(keys.len() == timestamps.len() && values.len() == timestamps.len());
-        Self { timestamps, keys: Column::new(keys), values: Column::new(values), headers, pages: None }
+        debug_assert!(values.len() == timestamps.len());
+        let values = Values { pages: None, column: OnceLock::from(Column::new(values)) };
+        Self::new(timestamps, keys, values, headers)
+    }
+
+    /// The same, with values that lie in pages.
+    fn from_pages(
+        timestamps: ScalarBuffer<i64>,
+        keys: BinaryViewArray,
+        values: Vec<PlainPage>,
+        headers: Option<ListArray>,
+    ) -> Self {
+        let values = Values { pages: Some(values.into()), column: OnceLock::new() };
+        Self::new(timestamps, keys, values, headers)
+    }
+
+    fn new(
+        timestamps: ScalarBuffer<i64>,
+        keys: BinaryViewArray,
+        values: Values,
+        headers: Option<ListArray>,
+    ) -> Self {
+        debug_assert!(keys.len() == timestamps.len());
+        Self { timestamps, keys: Column::new(keys), values, headers: headers.and_then(Headers::new) }
     }
 
     /// How many rows.
@@ -175,7 +216,7 @@ impl Rows {
     pub fn raw_bytes(&self) -> usize {
         self.len() * limits::ROW_BYTES
             + self.keys.data_bytes(0, self.len())
-            + self.values.data_bytes(0, self.len())
+            + self.values.data_bytes()
             + self.headers.as_ref().map_or(0, Headers::raw_bytes)
     }
 
@@ -206,7 +247,7 @@ impl Rows {
             };
             self.headers(i).map(header).sum()
         });
-        limits::ROW_BYTES + self.keys.length(i) + self.values.length(i) + headers
+        limits::ROW_BYTES + self.keys.length(i) + self.values.column().length(i) + headers
     }
 
     /// Timestamp of row `i`: microseconds since 1970, UTC. Like every accessor, panics if there is no row `i`.
@@ -226,12 +267,12 @@ impl Rows {
 
     /// Value of row `i`.
     pub fn value(&self, i: usize) -> Option<&[u8]> {
-        self.values.get(i)
+        self.values.column().get(i)
     }
 
     /// All values in order: faster than one [`Rows::value`] after the other.
     pub fn values(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
-        self.values.array.iter()
+        self.values.column().array.iter()
     }
 
     /// Headers of row `i`, in order.
@@ -245,8 +286,14 @@ impl Rows {
 
     /// Earliest and latest timestamp.
     pub fn time_range(&self) -> Option<(i64, i64)> {
-        let first = *self.timestamps.first()?;
-        Some(self.timestamps.iter().fold((first, first), |(min, max), t| (min.min(*t), max.max(*t))))
+        self.time_range_of(0..self.len())
+    }
+
+    /// The same, of some rows. Panics if they are not there.
+    pub fn time_range_of(&self, rows: Range<usize>) -> Option<(i64, i64)> {
+        let times = &self.timestamps[rows];
+        let first = *times.first()?;
+        Some(times.iter().fold((first, first), |(min, max), t| (min.min(*t), max.max(*t))))
     }
 
     /// Row `i` for a consumer. Key and values share the batch's buffers and keep them alive.
@@ -259,7 +306,7 @@ impl Rows {
             offset,
             timestamp_us: self.timestamps[i],
             key: self.keys.get_bytes(i),
-            value: self.values.get_bytes(i),
+            value: self.values.column().get_bytes(i),
             headers,
         }
     }
@@ -269,20 +316,35 @@ impl Rows {
         Self {
             timestamps: self.timestamps.slice(from, len),
             keys: self.keys.slice(from, len),
-            values: self.values.slice(from, len),
+            values: Values { pages: None, column: OnceLock::from(self.values.column().slice(from, len)) },
             headers: self.headers.as_ref().map(|h| Headers { list: h.list.slice(from, len), ..h.clone() }),
-            pages: None,
         }
     }
 
     /// Record sum of rows `from..from + len`, in which row `from` has place 0.
     pub fn sum(&self, topic: TopicId, partition: u32, from: usize, len: usize) -> RecordSum {
+        match &self.values.pages {
+            Some(pages) if (from, len) == (0, self.len()) => {
+                self.sum_with(topic, partition, pages.iter().flat_map(PlainPage::values))
+            }
+            _ => {
+                let part = self.slice(from, len);
+                part.sum_with(topic, partition, part.values())
+            }
+        }
+    }
+
+    fn sum_with<'a>(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        values: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> RecordSum {
         let mut hasher = RecordHasher::new(topic, partition);
         let mut sum = RecordSum::default();
-        let part = self.slice(from, len);
-        let rows = part.timestamps.iter().zip(part.keys.array.iter()).zip(part.values.array.iter());
+        let rows = self.timestamps.iter().zip(self.keys.array.iter()).zip(values);
         for (i, ((timestamp_us, key), value)) in rows.enumerate() {
-            let headers = part.headers(i).map(|(key, value)| (key.as_bytes(), value));
+            let headers = self.headers(i).map(|(key, value)| (key.as_bytes(), value));
             sum.push(i as u64, hasher.hash(*timestamp_us, key, value, headers));
         }
         sum
@@ -290,7 +352,7 @@ impl Rows {
 
     /// The values as the pages that they arrived in.
     pub(crate) fn value_pages(&self) -> Option<&[PlainPage]> {
-        self.pages.as_deref()
+        self.values.pages.as_deref()
     }
 
     pub(crate) fn key_array(&self) -> &BinaryViewArray {
@@ -298,7 +360,7 @@ impl Rows {
     }
 
     pub(crate) fn value_array(&self) -> &BinaryViewArray {
-        &self.values.array
+        &self.values.column().array
     }
 
     /// What a column's values take in pages: no less.
@@ -316,7 +378,7 @@ impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
         self.timestamps == other.timestamps
             && self.keys.array == other.keys.array
-            && self.values.array == other.values.array
+            && self.value_array() == other.value_array()
             && (0..self.len()).all(|i| self.headers(i).eq(other.headers(i)))
     }
 }

@@ -243,8 +243,7 @@ def telegraf():
   data_type = "string"
 [[outputs.http]]
   url = "{INGEST}/v1/topics/telegraf/records?timestamp_pointer=/timestamp"
-  use_proxy = true
-  http_proxy_url = "{ENDPOINT}"
+  use_system_proxy = true
   content_encoding = "gzip"
   data_format = "json"
   json_timestamp_units = "1ms"

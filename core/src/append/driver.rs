@@ -211,7 +211,7 @@ fn pack_sorted(chunks: Vec<Chunk>, compression: Compression, inline_max: usize) 
                 group: place.group,
                 first_row: place.first_row + from as u64,
                 rows: mark.rows,
-                time_us: rows.slice(from, len).time_range().unwrap_or_default(),
+                time_us: rows.time_range_of(from..from + len).unwrap_or_default(),
                 sum: rows.sum(topic.id, *partition, from, len),
                 identity: mark.identity,
             });

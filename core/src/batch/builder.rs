@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::builder::{BinaryViewBuilder, StringBuilder};
-use arrow::array::{Array, ArrayRef, BinaryViewArray, ListArray, StructArray};
+use arrow::array::{ArrayRef, BinaryViewArray, ListArray, StructArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
 use super::{Rows, check_raw_bytes};
@@ -139,13 +139,9 @@ impl RowsBuilder {
 
     /// The rows. The buffers are moved.
     pub fn finish(self) -> Rows {
-        let (values, pages) = self.values.finish();
-        let headers = self.headers.map(HeadersBuilder::finish);
-        let keys =
-            self.keys.map_or_else(|| BinaryViewArray::new_null(values.len()), |mut keys| keys.finish());
-        let mut rows = Rows::from_columns(ScalarBuffer::from(self.timestamps), keys, values, headers);
-        rows.pages = Some(pages.into());
-        rows
+        let (rows, headers) = (self.timestamps.len(), self.headers.map(HeadersBuilder::finish));
+        let keys = self.keys.map_or_else(|| BinaryViewArray::new_null(rows), |mut keys| keys.finish());
+        Rows::from_pages(ScalarBuffer::from(self.timestamps), keys, self.values.pages(), headers)
     }
 }
 

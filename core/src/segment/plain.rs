@@ -9,6 +9,8 @@
 //! ```
 //! The levels are known last, so room is left for them; a page of mixed rows, which needs more, is copied once.
 
+use std::ops::Range;
+
 use arrow::array::BinaryViewArray;
 use arrow::array::builder::{BinaryViewBuilder, NullBufferBuilder};
 use arrow::buffer::{Buffer, NullBuffer};
@@ -52,32 +54,55 @@ impl PlainPage {
         Self { bytes: Buffer::from_vec(bytes), levels_at, values_at, rows, nulls }
     }
 
-    /// Adds the page's rows to `views`, which share its bytes.
-    fn view(&self, views: &mut BinaryViewBuilder) {
-        let block = views.append_block(self.bytes.clone());
+    /// Bytes of its values.
+    pub(crate) fn data_bytes(&self) -> usize {
+        let nulls = self.nulls.as_ref().map_or(0, NullBuffer::null_count);
+        self.bytes.len() - self.values_at - (self.rows - nulls) * size_of::<u32>()
+    }
+
+    /// Each row's value: where in the page it lies.
+    fn places(&self) -> impl Iterator<Item = Option<Range<usize>>> {
         let mut at = self.values_at;
-        for row in 0..self.rows {
-            let is_null = self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
-            match self.bytes[at..].first_chunk() {
-                Some(length) if !is_null => {
-                    let length = u32::from_le_bytes(*length);
-                    at += size_of::<u32>();
-                    // Cannot fail: `PlainBuilder::push` wrote as many bytes as it says here.
-                    views.try_append_view(block, at as u32, length).expect("lies in the page");
-                    at += length as usize;
-                }
-                _ => views.append_null(),
+        (0..self.rows).map(move |row| {
+            if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                return None;
+            }
+            // `PlainBuilder::push` wrote the length, and as many bytes as it says.
+            let length = self.bytes[at..].first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+            let from = at + size_of::<u32>();
+            at = from + length as usize;
+            Some(from..at)
+        })
+    }
+
+    /// Its values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.places().map(|place| place.map(|place| &self.bytes[place]))
+    }
+}
+
+/// The rows of some pages as a column, which shares their bytes.
+pub(crate) fn column(pages: &[PlainPage]) -> BinaryViewArray {
+    let mut views = BinaryViewBuilder::with_capacity(pages.iter().map(PlainPage::rows).sum());
+    for page in pages {
+        let block = views.append_block(page.bytes.clone());
+        for place in page.places() {
+            match place {
+                // Cannot fail: it lies in the page, which is far below 4 GiB.
+                Some(place) => views
+                    .try_append_view(block, place.start as u32, place.len() as u32)
+                    .expect("lies in the page"),
+                None => views.append_null(),
             }
         }
     }
+    views.finish()
 }
 
 /// Values on their way into pages.
 #[derive(Debug)]
 pub(crate) struct PlainBuilder {
     done: Vec<PlainPage>,
-    /// Of `done`.
-    rows_done: usize,
     open: Vec<u8>,
     rows: usize,
     nulls: NullBufferBuilder,
@@ -87,7 +112,7 @@ impl PlainBuilder {
     /// Room for `bytes` of lengths and values.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         let open = Vec::with_capacity(if bytes == 0 { 0 } else { ROOM + bytes.min(PAGE_BYTES) });
-        Self { done: Vec::new(), rows_done: 0, open, rows: 0, nulls: NullBufferBuilder::new(0) }
+        Self { done: Vec::new(), open, rows: 0, nulls: NullBufferBuilder::new(0) }
     }
 
     /// Adds a value. The caller bounds the sum of all: [`limits::SEGMENT_RAW_BYTES_MAX`](crate::limits).
@@ -118,7 +143,6 @@ impl PlainBuilder {
         bytes.resize(bytes.len().max(ROOM), 0);
         let rows = std::mem::take(&mut self.rows);
         self.done.push(PlainPage::new(bytes, rows, self.nulls.finish()));
-        self.rows_done += rows;
     }
 
     /// The pages; none without a row.
@@ -127,14 +151,6 @@ impl PlainBuilder {
             self.close_page();
         }
         self.done
-    }
-
-    /// The pages and their rows as a column, which shares the bytes.
-    pub(crate) fn finish(self) -> (BinaryViewArray, Vec<PlainPage>) {
-        let mut views = BinaryViewBuilder::with_capacity(self.rows_done + self.rows);
-        let pages = self.pages();
-        pages.iter().for_each(|page| page.view(&mut views));
-        (views.finish(), pages)
     }
 }
 
