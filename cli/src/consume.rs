@@ -58,7 +58,8 @@ pub struct Args {
     max_records: Option<u64>,
 }
 
-fn until(text: &str) -> Result<Position, String> {
+/// A position that can be an end.
+pub fn until(text: &str) -> Result<Position, String> {
     match parse_position(text)? {
         Position::Start => Err("the start is no end: use end, an offset or a TIME".to_owned()),
         position => Ok(position),

@@ -6,6 +6,7 @@
 //! | `lines`, `format` | text → lines → records, and back |
 //! | `produce`, `acks` | ships files; which line became which record |
 //! | `consume` | reads records |
+//! | `export` | a topic as one Parquet, CSV or NDJSON file |
 //! | `topic`, `group` | what there is |
 //! | `inspect`, `verify` | looks inside, and checks every sum |
 //! | `upkeep` | trims by retention, deletes what nobody needs |
@@ -18,6 +19,7 @@
 mod acks;
 mod consume;
 mod demo;
+mod export;
 mod format;
 mod group;
 mod inspect;
@@ -93,6 +95,8 @@ enum Command {
     Produce(produce::Args),
     /// Read a topic's records
     Consume(consume::Args),
+    /// Write a topic's records into one Parquet, CSV or NDJSON file
+    Export(export::Args),
     /// See and move the stored offsets of consumer groups
     #[command(subcommand)]
     Group(group::Command),
@@ -131,6 +135,7 @@ async fn run(context: &Context, command: Command) -> Outcome {
         Command::Topic(command) => topic::run(context, command).await,
         Command::Produce(args) => produce::run(context, args).await,
         Command::Consume(args) => consume::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
         Command::Group(command) => group::run(context, command).await,
         Command::Inspect(command) => inspect::run(context, command).await,
         Command::Verify(args) => verify::run(context, args).await,

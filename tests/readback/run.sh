@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes a store from odd records and from plain lines, none of them inline, and has DuckDB and pyarrow read it back.
+# Writes a store from odd records and from plain lines, none of them inline, and has DuckDB and pyarrow read it back; and
+# what `tidelog export` makes of it, too.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=$("$here/../venv" "$here/requirements.txt")
@@ -24,4 +25,8 @@ for topic in odd plain; do
   tidelog consume "$topic" --from start --until end --format json >"$work/consumed.ndjson"
   case $topic in odd) produced=odd.ndjson ;; plain) produced=lines.ndjson ;; esac
   "$python" "$here/readback.py" "$TIDELOG_STORE" "$work/inspect.json" "$work/consumed.ndjson" "$work/$produced"
+  for form in parquet csv; do
+    tidelog export "$topic" --to "$work/$topic.$form"
+    "$python" "$here/exported.py" "$work/$topic.$form" "$work/consumed.ndjson"
+  done
 done

@@ -504,6 +504,7 @@ impl Shared {
                 let (topic, partitions) = (topic.name.to_string(), topic.partitions);
                 Err(Error::UnknownPartition { topic, partition, partitions })
             }
+            (None, _) if topic.partitions == 1 => Ok(0),
             (None, Some(key)) => Ok(partitioner::keyed(key, topic.partitions)),
             (None, None) => {
                 let random = || match topic.led.len() as u64 {
@@ -600,6 +601,10 @@ impl Shared {
     /// The open flight that a record of this topic goes into.
     fn open_for<'a>(&self, sending: &'a mut Sending, topic: &Arc<TopicInfo>) -> &'a mut Open {
         let same_codec = |open: &Open| open.compression == topic.compression;
+        // What comes next is for others; most often there is one.
+        if matches!(&sending.opens[..], [open] if same_codec(open) && open.fits(topic)) {
+            return &mut sending.opens[0];
+        }
         // Nothing of a partition may wait in one flight while later records of it leave in another.
         if sending.opens.iter().any(|open| !open.fits(topic)) {
             seal_opens(sending);

@@ -112,7 +112,7 @@ pub fn writer_properties(compression: Compression) -> WriterPropertiesPtr {
 pub(super) const ZSTD_LEVEL: i32 = 1;
 
 /// The codec in Parquet's words.
-pub(super) fn codec(compression: Compression) -> parquet::basic::Compression {
+pub fn codec(compression: Compression) -> parquet::basic::Compression {
     match compression {
         Compression::None => parquet::basic::Compression::UNCOMPRESSED,
         Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,

