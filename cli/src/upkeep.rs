@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidelog_core::env::SystemEnv;
-use tidelog_core::upkeep::{Deletion, Reason, Run, Swept, Trim};
+use tidelog_core::upkeep::{Deletion, Kept, Reason, Run, Swept, Trim};
 use tidelog_core::{Upkeep, UpkeepSettings};
 
 use crate::interrupt::Interrupts;
@@ -16,9 +16,9 @@ use crate::time::{parse_duration, show_ms};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A run forgets silent producers, moves log starts as retention.ms of each topic says, and deletes the objects that
-nothing names: what was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago,
-and old checkpoints. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm.
+A run forgets silent producers, moves log starts as retention.ms of each topic says, makes a checkpoint and strips old
+commits if a thousand commits or half a mebibyte came since the last, and deletes the objects that nothing names: what
+was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago, and old checkpoints. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm.
 Where time leaps by more than a day, a trim of more than a quarter of a partition is held for an hour: should a clock
 be wrong, set it, and raise the topic's retention meanwhile.
 With --every, Ctrl-C or SIGTERM ends it after the run, a second one at once; a store that is away is tried again.
@@ -73,15 +73,24 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     tell::beside(&bar);
     let done = upkeep.run(|_| bar.inc(1)).await;
     bar.finish_and_clear();
-    let Run { trimmed, held, swept } = done?;
+    let Run { trimmed, held, kept, swept } = done?;
     if context.json() {
         return print_json(&json!({
             "trimmed": trimmed.iter().map(trim_json).collect::<Vec<_>>(),
             "held": held.iter().map(trim_json).collect::<Vec<_>>(),
+            "checkpoint": kept.checkpoint,
+            "stripped": kept.stripped,
             "swept": swept_json(&swept),
         }));
     }
-    print(&(trims("trimmed", &trimmed) + &trims("held for an hour", &held) + &swept_text("deleted", &swept)))
+    let trims = trims("trimmed", &trimmed) + &trims("held for an hour", &held);
+    print(&(trims + &kept_text(&kept) + &swept_text("deleted", &swept)))
+}
+
+fn kept_text(kept: &Kept) -> String {
+    let Kept { checkpoint, stripped } = kept;
+    let text = |at| format!("checkpoint at commit {at}, {stripped} older commits stripped\n");
+    checkpoint.map(text).unwrap_or_default()
 }
 
 async fn dry_run(context: &Context, upkeep: &Upkeep) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -18,16 +18,18 @@ use crate::objects::{ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::table::{Consistency, Item};
 
+/// What was done to keep the chain short.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The commit that the new checkpoint is the state as of, if one was due.
+    pub checkpoint: Option<u64>,
+    /// Commits that lost their bodies.
+    pub stripped: u64,
+}
+
 /// Starts a checkpoint beside the commits if one is due and none is under way.
 pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedSender<Queued>) {
-    let due = {
-        let state = chain.state();
-        let since = state.view.slot - state.view.checkpoint.map_or(0, |named| named.name.at);
-        let commits = chain.settings.checkpoint_commits;
-        let enough = since >= commits || (since > 1 && state.bytes_since >= chain.settings.checkpoint_bytes);
-        commits > 0 && enough && state.fatal.is_none()
-    };
-    if !due || chain.checkpointing.swap(true, Ordering::SeqCst) {
+    if !is_due(chain) {
         return;
     }
     let Some(queue) = queue.upgrade() else { return };
@@ -36,18 +38,47 @@ pub(super) fn checkpoint_if_due(chain: &Arc<Chain>, queue: &mpsc::WeakUnboundedS
         if let Err(error) = ledger.expire().await {
             tracing::debug!(%error, "nothing was expired");
         }
-        let done = match ledger.checkpoint().await {
-            Ok(_) if ledger.chain.settings.strip => ledger.strip().await.map(drop),
-            other => other.map(drop),
-        };
-        if let Err(error) = done {
+        if let Err(error) = ledger.keep_short().await {
             tracing::warn!(%error, "checkpoint or strip did not finish; the next one will");
         }
-        ledger.chain.checkpointing.store(false, Ordering::SeqCst);
     });
 }
 
+fn is_due(chain: &Chain) -> bool {
+    let state = chain.state();
+    let since = state.view.slot - state.view.checkpoint.map_or(0, |named| named.name.at);
+    let commits = chain.settings.checkpoint_commits;
+    let enough = since >= commits || (since > 1 && state.bytes_since >= chain.settings.checkpoint_bytes);
+    commits > 0 && enough && state.fatal.is_none()
+}
+
+/// One at a time in a process: whoever has it checkpoints.
+struct Turn<'a>(&'a AtomicBool);
+
+impl<'a> Turn<'a> {
+    fn take(of: &'a AtomicBool) -> Option<Self> {
+        (!of.swap(true, Ordering::SeqCst)).then_some(Self(of))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Ledger {
+    /// Checkpoints, then strips, if a checkpoint is due and none is under way in this process.
+    pub async fn keep_short(&self) -> Result<Kept> {
+        if !is_due(&self.chain) {
+            return Ok(Kept::default());
+        }
+        let Some(_turn) = Turn::take(&self.chain.checkpointing) else { return Ok(Kept::default()) };
+        let checkpoint = self.checkpoint().await?.map(|name| name.at);
+        let stripped = if self.chain.settings.strip { self.strip().await? } else { 0 };
+        Ok(Kept { checkpoint, stripped })
+    }
+
     /// Forgets producers and groups that were silent for a week (`once`: 15 minutes), and the oldest producers above the ledger's cap. By the
     /// ledger's own time, and only through commits: no reader's clock forgets anything (R5).
     pub async fn expire(&self) -> Result<()> {

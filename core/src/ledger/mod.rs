@@ -32,3 +32,4 @@ pub mod view;
 pub mod wire;
 
 pub use chain::{Ledger, Settings};
+pub use keep::Kept;

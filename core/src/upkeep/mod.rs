@@ -19,6 +19,7 @@ pub use sweep::{Deletion, Reason, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim};
 
 use crate::error::{Error, Result};
+pub use crate::ledger::Kept;
 use crate::ledger::Ledger;
 use crate::limits;
 
@@ -53,6 +54,8 @@ pub struct Run {
     pub trimmed: Vec<Trim>,
     /// Those that must wait, since the clock may be wrong; see [`Overdue::held`].
     pub held: Vec<Trim>,
+    /// Checkpoint and strip, if one was due.
+    pub kept: Kept,
     /// What was deleted.
     pub swept: Swept,
 }
@@ -63,8 +66,8 @@ impl Upkeep {
         Self { ledger, settings, clean: Arc::default() }
     }
 
-    /// All of it: forgets silent producers and groups, trims by retention, sweeps. `tell` hears of each deletion after it
-    /// is done.
+    /// All of it: forgets silent producers and groups, trims by retention, checkpoints and strips if that is due, sweeps.
+    /// `tell` hears of each deletion after it is done.
     ///
     /// # Errors
     /// Those of the ledger and of the object store. What was done is done; the next run goes on.
@@ -73,8 +76,9 @@ impl Upkeep {
         let overdue = self.overdue().await?;
         self.announce(&overdue.held).await?;
         self.trim(&overdue.trims).await?;
+        let kept = self.ledger.keep_short().await?;
         let swept = self.sweep(tell).await?;
-        Ok(Run { trimmed: overdue.trims, held: overdue.held, swept })
+        Ok(Run { trimmed: overdue.trims, held: overdue.held, kept, swept })
     }
 
     fn clean(&self) -> std::sync::MutexGuard<'_, Option<sweep::Horizon>> {

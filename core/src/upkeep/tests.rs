@@ -116,6 +116,40 @@ fn l0(era: u16, drawn: u64, ulid: u128) -> String {
     ObjectName::L0 { era, ledger: 0, drawn, ulid: Ulid(ulid) }.to_string()
 }
 
+/// Writers that live for one request never get to a checkpoint of their own.
+#[tokio::test]
+async fn a_run_checkpoints_and_strips_what_others_committed() {
+    let store = Store::memory(SystemEnv::shared());
+    let open = |checkpoint_commits| {
+        let settings = Settings { checkpoint_commits, strip_bytes_min: 1, ..Settings::default() };
+        Log::with_store(store.clone(), SystemEnv::shared(), true, settings)
+    };
+    let (writer, keeper) = (open(0).await.unwrap(), open(10).await.unwrap());
+    let upkeep = keeper.upkeep(UpkeepSettings::default());
+    let mut made = 0;
+    let mut create = async |count: u32| {
+        for _ in 0..count {
+            made += 1;
+            writer.admin().create_topic(&format!("t{made}"), 1, &[]).await.unwrap();
+        }
+    };
+    create(8).await;
+    assert_eq!(upkeep.run(|_| {}).await.unwrap().kept, Kept::default(), "nine commits are not enough");
+    create(1).await;
+    let kept = upkeep.run(|_| {}).await.unwrap().kept;
+    assert_eq!(kept, Kept { checkpoint: Some(10), stripped: 0 }, "strip stays one checkpoint behind");
+    assert_eq!(upkeep.run(|_| {}).await.unwrap().kept, Kept::default(), "nothing was committed since");
+    create(10).await;
+    let kept = upkeep.run(|_| {}).await.unwrap().kept;
+    // All up to the first checkpoint, but the one that says what the store is.
+    assert_eq!(kept, Kept { checkpoint: Some(21), stripped: 9 });
+    assert_eq!(
+        open(0).await.unwrap().admin().topics().await.unwrap().len(),
+        19,
+        "a cold start finds all"
+    );
+}
+
 #[tokio::test]
 async fn retention_lets_whole_slices_go_by_their_append_time() {
     let world = World::new(&[("retention.ms", "10000")]).await;
