@@ -143,11 +143,7 @@ async fn a_run_checkpoints_and_strips_what_others_committed() {
     let kept = upkeep.run(|_| {}).await.unwrap().kept;
     // All up to the first checkpoint, but the one that says what the store is.
     assert_eq!(kept, Kept { checkpoint: Some(21), stripped: 9 });
-    assert_eq!(
-        open(0).await.unwrap().admin().topics().await.unwrap().len(),
-        19,
-        "a cold start finds all"
-    );
+    assert_eq!(open(0).await.unwrap().admin().topics().await.unwrap().len(), 19, "a cold start finds all");
 }
 
 #[tokio::test]
