@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tidelog_core::log::PartitionDescription;
@@ -24,8 +25,8 @@ use crate::out::{Context, Failure, Outcome, show_bytes};
 use crate::tell;
 use crate::time::parse_position;
 
-/// Records between two looks at whether somebody wants it to end.
-const LOOK_EVERY: u64 = 1_024;
+/// Records between two moves of the progress bar.
+const SHOW_EVERY: u64 = 1_024;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -182,7 +183,11 @@ impl Target {
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
             Ok(self.out.metadata()?.len())
         };
-        done().map_err(|error: io::Error| failed(&file, &error))
+        done().map_err(|error: io::Error| {
+            // Gone already, if it was renamed.
+            let _ = fs::remove_file(&partial);
+            failed(&file, &error)
+        })
     }
 }
 
@@ -218,7 +223,7 @@ async fn export(
 ) -> Result<u64, Failure> {
     let bar = bar(partitions);
     tell::beside(&bar);
-    let interrupts = Interrupts::listen(None);
+    let mut interrupts = Interrupts::listen(None);
     let mut count = 0u64;
     let mut before = 0;
     for partition in partitions {
@@ -230,16 +235,22 @@ async fn export(
         };
         let consumer = log.consumer(&args.topic).partitions([number]).from(args.from).until(until);
         let mut consumer = consumer.build().await?;
-        while let Some(message) = consumer.next_message().await {
+        loop {
+            let message = match consumer.next_message().now_or_never() {
+                Some(message) if !interrupts.is_told() => message,
+                Some(_) => return Err(Failure::Told(INTERRUPTED)),
+                None => tokio::select! {
+                    biased;
+                    () = interrupts.told() => return Err(Failure::Told(INTERRUPTED)),
+                    message = consumer.next_message() => message,
+                },
+            };
+            let Some(message) = message else { break };
             let message = message?;
             rows.write(&message)?;
             count += 1;
-            if count.is_multiple_of(LOOK_EVERY) {
+            if count.is_multiple_of(SHOW_EVERY) {
                 bar.set_position(before + message.record.offset.saturating_sub(log_start));
-                if interrupts.is_told() {
-                    bar.finish_and_clear();
-                    return Err(Failure::Told(INTERRUPTED));
-                }
             }
         }
         before += high_watermark - log_start;

@@ -165,6 +165,11 @@ fn nothing_is_overwritten_unless_asked() {
     let refused = place.run(&["export", "t", "-o", "no/such/folder.csv"]);
     assert_eq!(code(&refused), 1);
     assert!(err(&refused).contains("cannot write no/such/folder.csv.partial"), "{}", err(&refused));
+    fs::create_dir(place.path("folder.csv")).unwrap();
+    let refused = place.run(&["export", "t", "-o", "folder.csv", "--force"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("cannot write folder.csv"), "{}", err(&refused));
+    assert!(!place.path("folder.csv.partial").exists());
     let refused = place.run(&["export", "unknown", "-o", "x.csv"]);
     assert_eq!(code(&refused), 1);
     assert!(!place.path("x.csv").exists() && !place.path("x.csv.partial").exists());
