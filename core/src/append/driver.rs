@@ -288,17 +288,14 @@ fn overtaking(batch: &BatchProposal, number: u64, failed: &FailedKeys) -> BatchR
     }
 }
 
-/// Once a batch's outcome was unknown, a later attempt that was not decided settles nothing: the first may have landed.
-/// A refusal does, since it rests on a view that is past the unsettled slot.
+/// Once a batch's outcome was unknown, only "placed" and "duplicate" settle it. A later attempt that was not decided says
+/// nothing, and neither does a refusal: the first attempt may have landed, and what the ledger knew of it be gone since, by
+/// a newer epoch, an `Expire`, five later batches, or with its topic.
 fn keep_unknown(unknown: &mut [Option<Error>], results: &mut [BatchResult]) {
     for (unknown, result) in unknown.iter_mut().zip(results) {
         match (&*result, &*unknown) {
             (BatchResult::Failed(error @ Error::Unknown { .. }), _) => *unknown = Some(error.clone()),
-            (BatchResult::Failed(error), Some(before))
-                if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Fatal) =>
-            {
-                *result = BatchResult::Failed(before.clone());
-            }
+            (BatchResult::Failed(_), Some(before)) => *result = BatchResult::Failed(before.clone()),
             _ => {}
         }
     }
@@ -365,4 +362,27 @@ fn land(shared: &Arc<Shared>, mut cargo: Cargo, results: Vec<BatchResult>, faile
     drop(cargo.room);
     shared.note_buffered();
     shared.landed(cargo.number);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 13222: a batch landed unanswered, a newer epoch came, and the second attempt was told "fenced", as if the records
+    /// were not in the log.
+    #[test]
+    fn what_may_have_landed_is_never_refused_for_good() {
+        let mut unknown = vec![None, None];
+        let lost = Error::Unknown { waited_ms: 15_000, cause: "reset".into() };
+        let fenced = Error::ProducerFenced { producer: 1, partition: 0, current: 3, got: 2 };
+        let mut results = vec![BatchResult::Failed(lost), BatchResult::Failed(fenced.clone())];
+        keep_unknown(&mut unknown, &mut results);
+        assert!(matches!(results[1], BatchResult::Failed(Error::ProducerFenced { .. })), "decided at once");
+        results[0] = BatchResult::Failed(fenced);
+        keep_unknown(&mut unknown, &mut results);
+        assert!(matches!(results[0], BatchResult::Failed(Error::Unknown { .. })), "{:?}", results[0]);
+        results[0] = BatchResult::Duplicate { base: Some(7), append_ms: 0 };
+        keep_unknown(&mut unknown, &mut results);
+        assert!(matches!(results[0], BatchResult::Duplicate { .. }), "found after all");
+    }
 }
