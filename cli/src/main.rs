@@ -115,6 +115,9 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+/// How long the end of a command waits for calls that are under way.
+const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     tell::start(cli.log);
@@ -124,8 +127,9 @@ fn main() -> std::process::ExitCode {
         Err(error) => return out::exit(Err(Failure::Failed(format!("cannot start: {error}")))),
     };
     let outcome = runtime.block_on(run(&context, cli.command));
-    // A read that waits for more records must not keep the process.
-    runtime.shutdown_background();
+    // The store closes in order, or a folder is left with SQLite's log and without its index, which nobody can open who may
+    // only read it. Tasks end at once; a call of the system's that hangs must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN);
     out::exit(outcome)
 }
 

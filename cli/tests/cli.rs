@@ -228,3 +228,16 @@ fn topics_are_described_and_altered() {
     place.ok(&["topic", "delete", "t"]);
     assert_eq!(place.json(&["topic", "list"]), json!([]));
 }
+
+/// Who may only read a folder needs SQLite's log and its index, or neither.
+#[test]
+fn a_command_that_ends_closes_the_database() {
+    let place = Place::new(1);
+    for _ in 0..20 {
+        place.run_with(&["produce", "t"], b"one\ntwo\n");
+        assert!(
+            !place.path("tidelog-data/table.sqlite-wal").exists(),
+            "the log is written into the database"
+        );
+    }
+}

@@ -96,6 +96,8 @@ pub const SQLITE_VALUE_BYTES_MAX: usize = 1 << 20;
 pub const SQLITE_BUSY_MS: u64 = 2_000;
 /// Requests that wait for the SQLite threads before callers wait too.
 pub const SQLITE_QUEUE: usize = 256;
+/// How long whoever closes a folder waits for its connections to be closed.
+pub const SQLITE_CLOSE_MS: u64 = 5_000;
 
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;

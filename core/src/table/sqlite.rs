@@ -29,6 +29,9 @@ mod read_only;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,7 +42,7 @@ use super::{
     Answer, Consistency, Item, Page, Put, Table, TableError, TableResult, check_item, check_key, check_limit,
 };
 use crate::Result;
-use crate::limits::{PAGE_BYTES, SQLITE_QUEUE};
+use crate::limits::{PAGE_BYTES, SQLITE_CLOSE_MS, SQLITE_QUEUE};
 use errors::Stage;
 
 /// Name of the database file in the store's folder.
@@ -287,7 +290,21 @@ type Job<S> = Box<dyn FnOnce(&S) + Send>;
 
 /// A thread that owns a connection, and the way to ask it.
 struct Worker<S> {
-    jobs: mpsc::Sender<Job<S>>,
+    /// `None` only while it is dropped.
+    jobs: Option<mpsc::Sender<Job<S>>>,
+    /// Disconnected when the connection is closed.
+    closed: Mutex<Receiver<()>>,
+}
+
+/// Waits until the connection is closed. A process that ends before would leave SQLite's log behind, perhaps without its
+/// index, and then nobody can open the database who may only read it.
+impl<S> Drop for Worker<S> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let closed = self.closed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent.
+        let _ = closed.recv_timeout(Duration::from_millis(SQLITE_CLOSE_MS));
+    }
 }
 
 impl<S> std::fmt::Debug for Worker<S> {
@@ -300,12 +317,15 @@ impl<S: Send + 'static> Worker<S> {
     /// The thread ends, and the connection closes, when the worker is dropped and what it was asked is done.
     fn start(name: &str, conn: S) -> std::io::Result<Self> {
         let (jobs, mut asked) = mpsc::channel::<Job<S>>(SQLITE_QUEUE);
+        let (open, closed) = sync_channel(0);
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(job) = asked.blocking_recv() {
                 job(&conn);
             }
+            drop(conn);
+            drop(open);
         })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs: Some(jobs), closed: Mutex::new(closed) })
     }
 
     async fn ask<T: Send + 'static>(
@@ -320,7 +340,9 @@ impl<S: Send + 'static> Worker<S> {
             }
         });
         let stopped = "the table's thread has stopped; restart the process";
-        self.jobs.send(job).await.map_err(|_| TableError::Refused(stopped.to_owned()))?;
+        let refused = || TableError::Refused(stopped.to_owned());
+        let jobs = self.jobs.as_ref().ok_or_else(refused)?;
+        jobs.send(job).await.map_err(|_| refused())?;
         let value = answered.await.map_err(|_| TableError::NoAnswer(stopped.to_owned()))??;
         Ok(Answer { value, store_time_ms: None })
     }
