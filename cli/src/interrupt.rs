@@ -16,13 +16,15 @@ impl Interrupts {
     /// From here on neither ends the process at once; the second one does. `words` are said at the first.
     pub fn listen(words: Option<&'static str>) -> Self {
         let (told, hear) = watch::channel(false);
+        // Asked for once and before the words: the second may come as soon as somebody has read them.
+        let mut signals = Signals::ask();
         tokio::spawn(async move {
-            asked().await;
+            signals.next().await;
             told.send_replace(true);
             if let Some(words) = words {
                 tell(words);
             }
-            asked().await;
+            signals.next().await;
             std::process::exit(INTERRUPTED.into());
         });
         Self(hear)
@@ -41,30 +43,46 @@ impl Interrupts {
     }
 }
 
-/// Waits for one of the two.
-async fn asked() {
-    tokio::select! {
-        () = interrupted() => {}
-        () = terminated() => {}
-    }
-}
+/// Both signals, from when they were asked for: none between two calls of `next` is missed.
+#[cfg(unix)]
+struct Signals([Option<tokio::signal::unix::Signal>; 2]);
 
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+#[cfg(unix)]
+impl Signals {
+    fn ask() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok()))
+    }
+
+    async fn next(&mut self) {
+        let [interrupted, terminated] = &mut self.0;
+        tokio::select! {
+            () = received(interrupted) => {}
+            () = received(terminated) => {}
+        }
     }
 }
 
 #[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signals) => drop(signals.recv().await),
-        Err(_) => std::future::pending().await,
+async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn ask() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }

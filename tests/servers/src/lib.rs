@@ -96,6 +96,8 @@ pub fn seaweedfs() -> Result<Server, Absent> {
             format!("-s3.port={port}"),
             format!("-s3.config={}", config.display()),
             "-volume.max=50".to_owned(),
+            // By default it takes no more writes at 1% free, which says little about a disk and nothing about tidelog.
+            "-volume.minFreeSpace=256MiB".to_owned(),
             "-master.volumeSizeLimitMB=1024".to_owned(),
             "-master.telemetry=false".to_owned(),
         ];

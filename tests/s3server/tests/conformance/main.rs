@@ -20,8 +20,9 @@ async fn our_own() {
 #[ignore = "needs tests/emulators seaweedfs"]
 async fn seaweedfs() {
     let server = tidelog_servers::seaweedfs().unwrap();
-    // A round takes it 3 to 4 s.
-    suite::run(&Client::new(&server.url()), Known { race_rounds: 3, ..Known::default() }).await;
+    // A round takes it 3 to 4 s. Of 16 that replace one version, two win now and then: the log replaces none (L5).
+    let known = Known { race_rounds: 3, replaces_atomically: false, ..Known::default() };
+    suite::run(&Client::new(&server.url()), known).await;
 }
 
 #[tokio::test]
