@@ -39,8 +39,8 @@ impl Table for Local {
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.0.get(pk, sk, consistency).await
     }
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.0.newest(pk, consistency).await
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.0.newest(pk, to, consistency).await
     }
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
         self.0.range(pk, from, limit, consistency).await

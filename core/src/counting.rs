@@ -246,9 +246,9 @@ impl Table for CountingTable {
         answer
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         add(&self.counters.queries, 1);
-        let answer = self.inner.newest(pk, consistency).await;
+        let answer = self.inner.newest(pk, to, consistency).await;
         let found = answer.as_ref().ok().and_then(|answer| answer.value.as_ref());
         self.read(found.map_or(0, |item| item.stored_bytes(pk)), consistency);
         answer

@@ -63,6 +63,23 @@ pub const FOOTER_BYTES_MAX: usize = 4 << 10;
 /// … and this much for each row group.
 pub const FOOTER_BYTES_PER_GROUP_MAX: usize = 4 << 10;
 
+/// Raw bytes that one merged segment is made of at most, and a last segment's.
+pub const MERGE_RAW_BYTES: usize = 32 << 20;
+/// Decoded row groups that a merge keeps for slices to come.
+pub const MERGE_CACHE_BYTES: u64 = 4 << 20;
+/// Times in a row that a merge begins again because somebody else was faster.
+pub const MERGE_ATTEMPTS_MAX: u32 = 4;
+/// Merged segments hold what was appended within one hour.
+pub const HOUR_MS: i64 = 60 * 60 * 1_000;
+/// A row group of a merged segment is closed at so many raw bytes…
+pub const MERGED_GROUP_RAW_BYTES: usize = 8 << 20;
+/// … or rows (DuckDB's row groups, too).
+pub const MERGED_GROUP_ROWS: usize = 122_880;
+/// Largest merged segment that a reader accepts.
+pub const MERGED_BYTES_MAX: usize = 512 << 20;
+/// Largest footer of a merged segment, with its page index.
+pub const MERGED_FOOTER_BYTES_MAX: usize = 16 << 20;
+
 /// Slices planned into one commit.
 pub const SLICES_PER_COMMIT: usize = 300;
 /// Body bytes planned for one commit.
@@ -98,6 +115,23 @@ pub const SQLITE_BUSY_MS: u64 = 2_000;
 pub const SQLITE_QUEUE: usize = 256;
 /// How long whoever closes a folder waits for its connections to be closed.
 pub const SQLITE_CLOSE_MS: u64 = 5_000;
+
+/// Largest body of an index row.
+pub const ROW_ITEM_BYTES_MAX: usize = 1_024;
+/// Attempts at writing an index row before the next run goes on.
+pub const ROW_ATTEMPTS_MAX: u32 = 8;
+/// Ranges that one fold has at most: each becomes an index row.
+pub const RANGES_PER_FOLD: usize = 300;
+/// Unmerged bytes at which the topics with the most slices are merged, however young…
+pub const MERGE_DUE_BYTES: u64 = 64 << 20;
+/// … or unmerged slices.
+pub const MERGE_DUE_SLICES: usize = 50_000;
+/// A topic is merged when its oldest unmerged records are so old…
+pub const MERGE_AGE_MS: i64 = 60_000;
+/// … if it has so many bytes of them (64 KiB/s); else…
+pub const MERGE_AGE_BYTES: u64 = 60 * (64 << 10);
+/// … when they are so old.
+pub const MERGE_AGE_MS_MAX: i64 = 600_000;
 
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;
@@ -299,6 +333,11 @@ const _: () = {
         "the byte limit bounds the groups"
     );
     assert!(ROW_GROUP_OWN_BYTES <= ROW_GROUP_SHARED_BYTES_MAX);
+    assert!(MERGE_RAW_BYTES + SEGMENT_RAW_BYTES_MAX < SEGMENT_BYTES_MAX, "a merged segment fits even raw");
+    assert!(
+        MERGED_GROUP_RAW_BYTES + RECORD_RAW_BYTES_MAX < SEGMENT_BYTES_MAX
+            && SEGMENT_BYTES_MAX < MERGED_BYTES_MAX
+    );
     assert!(INLINE_BYTES_MAX < COMMIT_BYTES_PLANNED);
     assert!(COMMIT_BYTES_PLANNED * 2 < COMMIT_BYTES_MAX, "one group commit may overshoot its plan");
     assert!(COMMIT_BYTES_MAX + TABLE_KEY_BYTES_MAX < ITEM_BYTES_MAX, "a commit with its hint is an item");

@@ -100,6 +100,10 @@ metrics! {
     SlotsStripped: Counter "slots_stripped",
     /// Records that this process's trims let go.
     RecordsTrimmed: Counter "records_trimmed",
+    /// Records that this process's merges folded.
+    RecordsMerged: Counter "records_merged",
+    /// Bytes of the merged segments that they wrote.
+    BytesMerged: Counter "merged_bytes",
     /// Objects that this process's sweeps deleted.
     ObjectsSwept: Counter "objects_swept",
     /// Their bytes.

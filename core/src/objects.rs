@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! l0/<era>/<ledger>/<drawn>/<ulid>.parquet     a segment as a flush wrote it
+//! topics/<topic>/<topic id>/date=<date>/hour=<hour>/<era>.<ledger>.<drawn>.<ulid>.parquet     what merge made of many
 //! ckpt/<era>/<ledger>/<at>/<ulid>              a checkpoint
 //! probe/<ulid>                                 left by `init`, which tried whether the store holds its promises
 //! ```
 //!
-//! Era and ledger are 4 hex digits, `drawn` and `at` (commit numbers) 16. [`Objects`] answers a put only when the object
+//! Era and ledger are 4 hex digits, `drawn` and `at` (commit numbers) 16; date and hour (UTC) are those of the append. [`Objects`] answers a put only when the object
 //! is durable, and a get only with as many bytes as were asked for; it never overwrites. Only sweep lists and deletes (L5,
 //! L6).
 

@@ -57,6 +57,12 @@ pub enum Bug {
     RetentionByClientTimestamp,
     /// Trim: a slice that reaches over the log start goes, too.
     StraddlingSliceDropped,
+    /// R4: `Indexed` is committed before the rows are written.
+    IndexedBeforeRows,
+    /// R4: a reader looks for a pending fold in the index.
+    PendingTakenForIndexed,
+    /// R8: a commit is stripped while an inline slice of it is unmerged.
+    InlineStrippedBeforeMerge,
     /// Trim: a clock far ahead trims all at once.
     ClockAheadTrimsAll,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
@@ -88,7 +94,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 35] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -121,6 +127,9 @@ impl Bug {
         Bug::NamedCheckpointSwept,
         Bug::RetentionByClientTimestamp,
         Bug::StraddlingSliceDropped,
+        Bug::IndexedBeforeRows,
+        Bug::PendingTakenForIndexed,
+        Bug::InlineStrippedBeforeMerge,
     ];
 }
 

@@ -3,7 +3,7 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::table::{MemoryTable, contract};
+use crate::table::{MemoryTable, SK_MAX, contract};
 
 fn item(sk: u64, body: usize) -> Item {
     Item { sk, id: 1, time_ms: 1, body: Some(Bytes::from(vec![1; body])), hint: String::new() }
@@ -25,7 +25,7 @@ async fn table_requests_are_counted_in_the_units_that_are_billed() {
 
     let before = table.counts();
     table.get("p", 9, Consistency::Strong).await.unwrap();
-    table.newest("p", Consistency::Eventual).await.unwrap();
+    table.newest("p", SK_MAX, Consistency::Eventual).await.unwrap();
     let expected = TableCounts { gets: 1, queries: 1, read_half_units: 3, ..TableCounts::default() };
     assert_eq!(table.counts().since(&before), expected);
 

@@ -16,39 +16,51 @@ use crate::env::offload;
 use crate::error::{Error, Result};
 use crate::ledger::action::ObjectRef;
 use crate::ledger::chain::Chain;
+use crate::ledger::index::{IndexRow, SharedRow};
 use crate::ledger::view::{Place, Slice};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::objects::ObjectName;
+use crate::record::TopicId;
+use crate::segment::merged::{MergedFooter, MergedGroup};
 use crate::segment::{Footer, Group, Layout, decode_group, inline};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
+pub(super) enum Key {
     Footer(ObjectRef),
     Group(ObjectRef, u32),
+    /// The index row of a partition that was read last.
+    Row(TopicId, u32),
+    MergedFooter(ObjectRef),
+    MergedGroup(ObjectRef, u32),
 }
 
 #[derive(Debug, Clone)]
-enum Entry {
+pub(super) enum Entry {
     Footer(Arc<Footer>, u64),
     Group(Arc<Group>, u64),
+    Row(SharedRow),
+    MergedFooter(MergedFooter, u64),
+    MergedGroup(Arc<MergedGroup>, u64),
 }
 
 #[derive(Debug, Clone)]
-struct ByBytes;
+pub(super) struct ByBytes;
 
 impl Weighter<Key, Entry> for ByBytes {
     fn weight(&self, _: &Key, entry: &Entry) -> u64 {
         match entry {
             Entry::Footer(_, bytes) | Entry::Group(_, bytes) => (*bytes).max(1),
+            Entry::MergedFooter(_, bytes) | Entry::MergedGroup(_, bytes) => (*bytes).max(1),
+            Entry::Row(_) => size_of::<IndexRow>() as u64,
         }
     }
 }
 
 /// Loads rows through a bounded cache.
 #[derive(Debug)]
-pub(super) struct Loader {
-    cache: Cache<Key, Entry, ByBytes>,
+pub(crate) struct Loader {
+    pub(super) cache: Cache<Key, Entry, ByBytes>,
     /// What others want is brought along up to here: it must still be there when they ask.
     shared_bytes: u64,
     /// Whose turn it is to read an object that several partitions share.
@@ -82,11 +94,18 @@ impl Loader {
 
     /// The rows of the first slices, each whole: of all that lie in one object with the first, or of the first alone where
     /// it is inline. `Superseded`: an object or slot is no longer what the view says.
-    pub async fn rows(&self, chain: &Chain, asking: Asking<'_>, slices: &[Slice]) -> Result<Vec<Rows>> {
+    pub(super) async fn rows(
+        &self,
+        chain: &Chain,
+        asking: Asking<'_>,
+        slices: &[Slice],
+    ) -> Result<Vec<Rows>> {
         let Some(first) = slices.first() else { return Ok(Vec::new()) };
         let (object, layout) = match &first.place {
             Place::Inline { action, .. } => {
-                let body = self.inline(chain, first.slot, *action, slices).await?;
+                let inline = |slice: &&Slice| matches!(slice.place, Place::Inline { .. });
+                let last = slices.iter().take_while(inline).map(|slice| slice.slot).max();
+                let body = self.inline(chain, first.slot, *action, last.unwrap_or(first.slot)).await?;
                 return Ok(vec![cut_inline(&body, first)?]);
             }
             Place::Object(object, layout) => (*object, layout),
@@ -105,13 +124,33 @@ impl Loader {
         run.iter().map(cut).collect()
     }
 
-    /// The inline body of a slot: from memory, or by one query that brings those of the next slices, too.
-    async fn inline(&self, chain: &Chain, slot: u64, action: u32, ahead: &[Slice]) -> Result<Bytes> {
+    /// The rows of slices, each with its topic and partition, that lie in one object or inline body: by one GET.
+    pub async fn together(&self, chain: &Chain, slices: &[(&str, u32, &Slice)]) -> Result<Vec<Rows>> {
+        let Some((_, _, first)) = slices.first() else { return Ok(Vec::new()) };
+        let (object, layout) = match &first.place {
+            Place::Inline { action, .. } => {
+                let body = self.inline(chain, first.slot, *action, first.slot).await?;
+                return slices.iter().map(|(_, _, slice)| cut_inline(&body, slice)).collect();
+            }
+            Place::Object(object, layout) => (*object, layout),
+        };
+        let groups: BTreeSet<u32> = slices.iter().map(|(_, _, slice)| slice.group).collect();
+        let run = ObjectRun { object, slot: first.slot, layout, groups: groups.into_iter().collect() };
+        let nobody = Asking { topic: "", partition: 0, beside: &[] };
+        let loaded = self.groups(chain, nobody, &run).await?;
+        let cut = |(topic, partition, slice): &(&str, u32, &Slice)| {
+            let place = run.groups.iter().position(|group| *group == slice.group).unwrap_or(0);
+            let rows = loaded[place].slice(topic, *partition, slice.first_row, slice.rows);
+            rows.map_err(|error| about(object, error))
+        };
+        slices.iter().map(cut).collect()
+    }
+
+    /// The inline body of a slot: from memory, or by one query that brings those up to the slot `last`, too.
+    async fn inline(&self, chain: &Chain, slot: u64, action: u32, last: u64) -> Result<Bytes> {
         if let Some(body) = chain.inline_cached(slot, action) {
             return Ok(body);
         }
-        let inline = |slice: &&Slice| matches!(slice.place, Place::Inline { .. });
-        let last = ahead.iter().take_while(inline).map(|slice| slice.slot).max().unwrap_or(slot);
         let limit = (last - slot + 1).min(limits::INLINE_READ_SLOTS) as usize;
         chain.inline_read(slot, limit).await?;
         chain

@@ -3,28 +3,36 @@
 //! | file | what it is |
 //! |---|---|
 //! | `load` | gets a slice's rows: one GET a run, verified before they are parsed, cached |
+//! | `merged` | the same for merged segments, found by index rows |
+//! | `time` | the first offset at or after a time |
 //! | `consumer` | follows partitions: a `Stream` |
 //!
-//! Fetch never writes and never lists (L6): an object is read because a committed slice names it.
+//! Fetch never writes and never lists (L6): an object is read because a committed slice, fold or index row names it. One
+//! fetch reads from one of the three, as one view says which (R4).
 
 mod consumer;
 mod load;
+mod merged;
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use consumer::{Consumer, ConsumerSettings, Message, Position};
-use load::{Asking, Loader};
+use load::Asking;
+pub(crate) use load::Loader;
 
 use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::ledger::action::TimestampType;
-use crate::ledger::view::{Slice, View};
+use crate::ledger::index::{IndexRow, SharedRow};
+use crate::ledger::view::{Partition, Slice, View};
 use crate::limits;
 use crate::metrics::Metric;
-use crate::plant;
-use crate::record::{ConsumerRecord, Offset};
+use crate::plant::{self, Bug};
+use crate::record::{ConsumerRecord, Offset, TopicId};
+use crate::table::Consistency;
 
 /// How much one fetch answers with, and how long it waits for something.
 #[derive(Debug, Clone, Copy)]
@@ -96,13 +104,65 @@ pub struct Fetcher {
     beside: Arc<[u32]>,
 }
 
-/// What a fetch is going to read: slices of one view (R4).
+/// What a fetch is going to read, from one view (R4).
 struct Plan {
-    slices: Vec<Slice>,
+    source: Source,
     log_start: Offset,
     high_watermark: Offset,
     /// The view's commit.
     slot: u64,
+}
+
+/// Where an offset's record is: in one of these alone.
+enum Source {
+    /// It is not there yet.
+    Nothing,
+    /// In unmerged slices.
+    Slices(Vec<Slice>),
+    /// In a fold whose index rows are not all written.
+    Pending(SharedRow),
+    /// Where the index says.
+    Index(TopicId),
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        matches!(self.source, Source::Nothing)
+    }
+}
+
+/// An answer that fills up.
+struct Filling {
+    fetched: Fetched,
+    limits: FetchLimits,
+    bytes: usize,
+    records: usize,
+}
+
+impl Filling {
+    fn new(plan: &Plan, offset: Offset, limits: FetchLimits) -> Self {
+        let (log_start, high_watermark) = (plan.log_start, plan.high_watermark);
+        let fetched = Fetched { runs: Vec::new(), next: offset, log_start, high_watermark };
+        Self { fetched, limits, bytes: 0, records: 0 }
+    }
+
+    /// Takes of `rows` what fits, from row `from` on, which is the next offset. `false`: it is full.
+    fn take(&mut self, rows: &Rows, from: usize, append_us: Option<i64>) -> bool {
+        let room = self.limits.bytes_max.saturating_sub(self.bytes);
+        let fit = rows.fitting(from, self.limits.records_max.saturating_sub(self.records), room);
+        // One record at least, or nobody would get on.
+        let take = if self.fetched.runs.is_empty() { fit.0.max(1) } else { fit.0 };
+        if take == 0 {
+            return false;
+        }
+        self.bytes += if take == fit.0 { fit.1 } else { rows.slice(from, take).raw_bytes() };
+        self.records += take;
+        let base = self.fetched.next;
+        self.fetched.runs.push(Run { base, rows: rows.slice(from, take), append_us });
+        self.fetched.next += take as u64;
+        let is_cut = from + take < rows.len();
+        !is_cut && self.bytes < self.limits.bytes_max && self.records < self.limits.records_max
+    }
 }
 
 impl Fetcher {
@@ -138,7 +198,7 @@ impl Fetcher {
                 self.plan(topic, partition, offset, limits)?
             }
         };
-        while plan.slices.is_empty() {
+        while plan.is_empty() {
             // Looked at after each wait, too: this process may have been stopped in the middle of one.
             let is_old = chain.age() > Duration::from_millis(limits::EMPTY_FETCH_AGE_MS);
             if is_old && !chain.plant_leads() {
@@ -157,19 +217,20 @@ impl Fetcher {
             }
             other => other,
         };
-        let mut read = self.read(&plan, topic, partition, offset, limits).await;
+        let asked = (topic, partition, offset);
+        let mut read = self.read(&plan, asked, limits, Consistency::Eventual).await;
         if let Err(Error::Superseded { .. }) = read {
             chain.refresh(chain.tick()).await?;
             plan = self.plan(topic, partition, offset, limits)?;
-            read = self.read(&plan, topic, partition, offset, limits).await.map_err(gone);
+            read = self.read(&plan, asked, limits, Consistency::Strong).await.map_err(gone);
         }
-        match read {
+        match (read, &mut plan.source) {
             // What lies before the damage is unharmed; the fetch that begins with the damaged slice says so.
-            Err(Error::Damaged { .. }) if plan.slices.len() > 1 => {
-                plan.slices.truncate(1);
-                self.read(&plan, topic, partition, offset, limits).await.map_err(gone)
+            (Err(Error::Damaged { .. }), Source::Slices(slices)) if slices.len() > 1 => {
+                slices.truncate(1);
+                self.read(&plan, asked, limits, Consistency::Strong).await.map_err(gone)
             }
-            other => other,
+            (read, _) => read,
         }
     }
 
@@ -180,55 +241,70 @@ impl Fetcher {
     async fn read(
         &self,
         plan: &Plan,
+        (topic, partition, offset): (&str, u32, Offset),
+        limits: FetchLimits,
+        consistency: Consistency,
+    ) -> Result<Fetched> {
+        let chain = &self.ledger.chain;
+        let mut filling = Filling::new(plan, offset, limits);
+        match &plan.source {
+            Source::Nothing => {}
+            Source::Slices(slices) => self.read_slices(slices, topic, partition, &mut filling).await?,
+            Source::Pending(row) => self.read_merged(row, topic, &mut filling).await?,
+            Source::Index(id) => {
+                let row = self.loader.row(chain, *id, partition, offset, consistency).await?;
+                self.read_merged(&row, topic, &mut filling).await?;
+            }
+        }
+        chain.metrics.record(Metric::RecordsFetched, filling.records as u64);
+        chain.metrics.record(Metric::BytesFetched, filling.bytes as u64);
+        Ok(filling.fetched)
+    }
+
+    /// Object by object, so that none is read for an answer that is full already.
+    async fn read_slices(
+        &self,
+        mut rest: &[Slice],
         topic: &str,
         partition: u32,
-        offset: Offset,
-        limits: FetchLimits,
-    ) -> Result<Fetched> {
-        let mut fetched = Fetched {
-            runs: Vec::new(),
-            next: offset,
-            log_start: plan.log_start,
-            high_watermark: plan.high_watermark,
-        };
-        let (mut bytes, mut records) = (0, 0);
-        let mut rest = &plan.slices[..];
-        // Object by object, so that none is read for an answer that is full already.
-        'full: while !rest.is_empty() {
+        filling: &mut Filling,
+    ) -> Result<()> {
+        while !rest.is_empty() {
             let asking = Asking { topic, partition, beside: &self.beside };
             let loaded = self.loader.rows(&self.ledger.chain, asking, rest).await?;
             let (now, later) = rest.split_at(loaded.len());
             for (slice, rows) in now.iter().zip(loaded) {
-                let from = fetched.next.checked_sub(slice.base).filter(|from| *from < slice.rows);
+                let next = filling.fetched.next;
+                let from = next.checked_sub(slice.base).filter(|from| *from < slice.rows);
                 let Some(from) = from.map(|from| from as usize) else {
-                    let what = format!("{topic}/{partition} at offset {}", fetched.next);
+                    let what = format!("{topic}/{partition} at offset {next}");
                     return Err(Error::damaged(what, format!("slice {}..{}", slice.base, slice.end())));
                 };
-                let room = limits.bytes_max.saturating_sub(bytes);
-                let fit = rows.fitting(from, limits.records_max.saturating_sub(records), room);
-                // One record at least, or nobody would get on.
-                let take = if fetched.runs.is_empty() { fit.0.max(1) } else { fit.0 };
-                if take == 0 {
-                    break 'full;
-                }
-                bytes += if take == fit.0 { fit.1 } else { rows.slice(from, take).raw_bytes() };
-                records += take;
                 let append_us = match slice.time_type {
                     TimestampType::CreateTime => None,
                     TimestampType::LogAppendTime => Some(slice.append_ms.saturating_mul(1_000)),
                 };
-                fetched.runs.push(Run { base: fetched.next, rows: rows.slice(from, take), append_us });
-                fetched.next += take as u64;
-                let is_cut = from + take < rows.len();
-                if is_cut || bytes >= limits.bytes_max || records >= limits.records_max {
-                    break 'full;
+                if !filling.take(&rows, from, append_us) {
+                    return Ok(());
                 }
             }
             rest = later;
         }
-        self.ledger.chain.metrics.record(Metric::RecordsFetched, records as u64);
-        self.ledger.chain.metrics.record(Metric::BytesFetched, bytes as u64);
-        Ok(fetched)
+        Ok(())
+    }
+
+    async fn read_merged(&self, row: &IndexRow, topic: &str, filling: &mut Filling) -> Result<()> {
+        let (from, bytes) = (filling.fetched.next, filling.limits.bytes_max);
+        for run in self.loader.merged(&self.ledger.chain, topic, row, from, bytes).await? {
+            let append_us = match run.time_type {
+                TimestampType::CreateTime => None,
+                TimestampType::LogAppendTime => Some(run.append_us),
+            };
+            if !filling.take(&run.rows, 0, append_us) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Log start and high watermark, from a read that begins now.
@@ -241,76 +317,42 @@ impl Fetcher {
         };
         chain.fresh_view(chain.tick(), look).await?
     }
-
-    /// The first offset whose timestamp is at or after `time_us`; `None`: there is none yet. Bisects on the running
-    /// maximum of timestamps, then looks into the first slice that holds such a time.
-    pub async fn offset_at(&self, topic: &str, partition: u32, time_us: i64) -> Result<Option<Offset>> {
-        match self.look_up(topic, partition, time_us).await {
-            // Stripped, trimmed or swept in between: look again, once, with a fresh view.
-            Err(Error::Superseded { .. }) => match self.look_up(topic, partition, time_us).await {
-                Err(Error::Superseded { what }) => {
-                    Err(Error::damaged(format!("{topic}/{partition} at time {time_us}"), what))
-                }
-                other => other,
-            },
-            other => other,
-        }
-    }
-
-    async fn look_up(&self, topic: &str, partition: u32, time_us: i64) -> Result<Option<Offset>> {
-        let chain = &self.ledger.chain;
-        let mut from = 0;
-        loop {
-            let found = chain
-                .fresh_view(chain.tick(), |view| {
-                    let (_, _, p) = view.partition_or_unknown(topic, partition)?;
-                    let from = p.log_start.max(from);
-                    // The running maximum counts what was trimmed, and every slice before: the slice's own decides.
-                    let first = p.slices.partition_point(|s| s.time_us_running < time_us || s.end() <= from);
-                    let late = p.slices.range(first..).find(|slice| time_us_max(slice) >= time_us);
-                    Ok::<_, Error>(late.cloned().map(|slice| (from.max(slice.base), slice)))
-                })
-                .await??;
-            let Some((at, slice)) = found else { return Ok(None) };
-            if slice.time_type == TimestampType::LogAppendTime {
-                return Ok(Some(at));
-            }
-            let asking = Asking { topic, partition, beside: &[] };
-            let rows = self.loader.rows(chain, asking, std::slice::from_ref(&slice)).await?;
-            let left = (at - slice.base) as usize..slice.rows as usize;
-            let late = |rows: &Rows| left.clone().find(|i| rows.timestamp_us(*i) >= time_us);
-            if let Some(row) = rows.first().and_then(late) {
-                return Ok(Some(slice.base + row as u64));
-            }
-            // The log starts inside this slice, after its last late record.
-            from = slice.end();
-        }
-    }
-}
-
-/// The largest timestamp that a slice's records are read with, µs.
-fn time_us_max(slice: &Slice) -> i64 {
-    match slice.time_type {
-        TimestampType::CreateTime => slice.time_us.1,
-        TimestampType::LogAppendTime => slice.append_ms.saturating_mul(1_000),
-    }
 }
 
 fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchLimits) -> Result<Plan> {
-    let (_, _, found) = view.partition_or_unknown(topic, partition)?;
+    let (id, _, found) = view.partition_or_unknown(topic, partition)?;
     let high_watermark = found.next;
     if offset < found.log_start || offset > high_watermark {
         let (topic, log_start) = (topic.to_owned(), found.log_start);
         return Err(Error::OffsetOutOfRange { topic, partition, offset, log_start, high_watermark });
     }
-    if offset < found.first_unmerged() {
-        return Err(Error::Newer {
-            what: format!("offset {offset} of {topic}/{partition} lies in a merged segment"),
-        });
+    let source = match offset < found.first_unmerged() {
+        true => merged(view, (id, found, partition), offset)?,
+        false => unmerged(found, offset, limits),
+    };
+    Ok(Plan { source, log_start: found.log_start, high_watermark, slot: view.slot })
+}
+
+/// Where a record is that a fold took from the slices.
+fn merged(
+    view: &View,
+    (id, partition, number): (TopicId, &Partition, u32),
+    offset: Offset,
+) -> Result<Source> {
+    if offset < partition.indexed_to || plant::on(Bug::PendingTakenForIndexed) {
+        return Ok(Source::Index(id));
     }
+    let rows = view.pending_rows(id, number);
+    match rows.into_iter().find(|row| row.covers(offset)) {
+        Some(row) => Ok(Source::Pending(Arc::new(row))),
+        None => Err(Error::damaged("view", format!("offset {offset} of {id}/{number} is nowhere"))),
+    }
+}
+
+fn unmerged(partition: &Partition, offset: Offset, limits: FetchLimits) -> Source {
     let mut slices = Vec::new();
     let (mut records, mut bytes) = (0u64, 0usize);
-    for slice in found.slices_from(offset) {
+    for slice in partition.slices_from(offset) {
         slices.push(slice.clone());
         records += slice.end() - slice.base.max(offset);
         bytes += slice_bytes(slice);
@@ -321,7 +363,7 @@ fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchL
             break;
         }
     }
-    Ok(Plan { slices, log_start: found.log_start, high_watermark, slot: view.slot })
+    if slices.is_empty() { Source::Nothing } else { Source::Slices(slices) }
 }
 
 /// About how many bytes a slice brings: its share of its row group.

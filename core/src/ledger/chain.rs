@@ -20,7 +20,7 @@ use crate::limits;
 use crate::metrics::{Metric, SharedMetrics};
 use crate::objects::{ObjectName, Objects};
 use crate::plant::{self, Bug};
-use crate::table::{Answer, Consistency, Item, SharedTable, TableError, TableResult};
+use crate::table::{Answer, Consistency, Item, SK_MAX, SharedTable, TableError, TableResult};
 
 /// What of a ledger's behaviour can be set. Nothing here touches what is right, only when upkeep happens.
 #[derive(Debug, Clone)]
@@ -253,7 +253,7 @@ impl Chain {
         let found = match found.filter(|item| item.sk == slot) {
             Some(item) => Some(item.id),
             None => {
-                let newest = self.timed(self.table.newest(&self.pk, Consistency::Strong)).await;
+                let newest = self.timed(self.table.newest(&self.pk, SK_MAX, Consistency::Strong)).await;
                 let newest = self.note(newest, "reading the ledger")?.map_or(0, |item| item.sk);
                 return self.poison(Error::RolledBack { seen: slot, found: newest });
             }
@@ -388,7 +388,7 @@ impl Chain {
     pub(super) async fn cold_start(&self) -> Result<()> {
         let began = self.env.monotonic();
         for attempt in 0..limits::COLD_STARTS_MAX {
-            let newest = self.timed(self.table.newest(&self.pk, Consistency::Strong)).await;
+            let newest = self.timed(self.table.newest(&self.pk, SK_MAX, Consistency::Strong)).await;
             let newest = self.note(newest, "reading the newest commit")?;
             let seen = self.state().view.slot;
             let found = newest.as_ref().map_or(0, |item| item.sk);

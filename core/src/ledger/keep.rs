@@ -10,7 +10,7 @@ use super::action::*;
 use super::chain::{Chain, Ledger};
 use super::checkpoint;
 use super::commit::Queued;
-use super::view::{Place, View};
+use super::view::{Place, Slice, View};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::Metric;
@@ -141,8 +141,11 @@ impl Ledger {
     async fn strip_to(&self, to: u64) -> Result<u64> {
         let chain = &self.chain;
         // As of now, not as of the checkpoint: only a merge takes a slice out of this set, and none ever comes back.
+        let is_inline = |slice: &Slice| {
+            matches!(slice.place, Place::Inline { .. }) && !plant::on(Bug::InlineStrippedBeforeMerge)
+        };
         let inline: BTreeSet<u64> = chain.view(|view| {
-            let inline = view.slices().filter(|(_, _, slice)| matches!(slice.place, Place::Inline { .. }));
+            let inline = view.slices().filter(|(_, _, slice)| is_inline(slice));
             inline.map(|(_, _, slice)| slice.slot).collect()
         })?;
         let (mut from, mut stripped) = (chain.stripped.load(Ordering::SeqCst) + 1, 0);

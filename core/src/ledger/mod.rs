@@ -10,6 +10,7 @@
 //! | `checkpoint` | a view as bytes |
 //! | `chain` | the process's view, brought forward: tail reads, cold start |
 //! | `commit` | the committer: group commit, put, settle |
+//! | `index` | where merged records are: rows beside the chain |
 //! | `keep` | checkpoints, strip, expiry |
 //! | `lead` | which partitions a process leads |
 
@@ -22,6 +23,7 @@ pub mod codec;
 mod codec_tests;
 pub mod commit;
 pub mod decide;
+pub mod index;
 mod keep;
 pub(crate) mod lead;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::metrics::{Metric, Totals};
 use crate::objects::Objects;
 use crate::record::{RecordSum, TopicId};
 use crate::table::memory::MemoryTable;
-use crate::table::{Consistency, Item, Page, Put, Table, TableError, TableResult};
+use crate::table::{Consistency, Item, Page, Put, SK_MAX, Table, TableError, TableResult};
 
 /// Tokio's own clock, which the tests stop and move.
 #[derive(Debug)]
@@ -133,9 +133,9 @@ impl Table for Scripted {
         self.note(format!("get {sk}"))?;
         self.table.get(pk, sk, consistency).await
     }
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.note("newest".into())?;
-        self.table.newest(pk, consistency).await
+        self.table.newest(pk, to, consistency).await
     }
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
         self.note(format!("range {from}"))?;
@@ -390,7 +390,7 @@ async fn a_lone_writer_sees_that_its_table_was_put_back() {
         assert_eq!(base(&ledger, 1).await, offset);
     }
     for _ in 0..2 {
-        let newest = world.table.newest(PK, Consistency::Strong).await.unwrap().value.unwrap();
+        let newest = world.table.newest(PK, SK_MAX, Consistency::Strong).await.unwrap().value.unwrap();
         assert!(world.table.delete_if(PK, newest.sk, newest.id).await.unwrap().value);
     }
     tokio::time::sleep(Duration::from_secs(11)).await;

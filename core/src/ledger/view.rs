@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::*;
+use super::index::IndexRow;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::record::{Offset, RecordSum, TopicId};
@@ -234,6 +235,14 @@ pub struct Pending {
     pub ranges: Vec<L1Range>,
 }
 
+impl Pending {
+    /// One of its ranges as the index row that it will be.
+    pub fn row(&self, number: u64, range: &L1Range) -> Option<IndexRow> {
+        let object = self.objects.get(range.object as usize)?.clone();
+        Some(IndexRow { number, object, range: L1Range { object: 0, ..*range } })
+    }
+}
+
 /// An object that nothing reads any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dead {
@@ -278,6 +287,15 @@ impl View {
             partitions: topic.partitions.len() as u32,
         })?;
         Ok((id, topic, found))
+    }
+
+    /// What folds took from a partition's slices whose index rows are not all written, as the rows that will be; in order.
+    pub fn pending_rows(&self, topic: TopicId, partition: u32) -> Vec<IndexRow> {
+        let folds = self.pending.iter().filter(|(_, pending)| !pending.rewrite);
+        let rows = folds.flat_map(|(number, pending)| {
+            pending.ranges.iter().filter_map(|range| pending.row(*number, range))
+        });
+        rows.filter(|row| (row.object.topic, row.range.partition) == (topic, partition)).collect()
     }
 
     /// Unmerged slices in the whole view.

@@ -20,7 +20,7 @@ use crate::limits::SYNCED_FOLDERS_MAX;
 use crate::{Error, Result};
 
 /// What a killed put left of an object in a folder: `name#1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Half {
     /// The object that it was to become.
     pub name: ObjectName,

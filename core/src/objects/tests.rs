@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::{Env, SystemEnv};
 use crate::limits;
+use crate::record::TopicId;
 
 fn name(at: u64) -> ObjectName {
     ObjectName::L0 { era: 0xa, ledger: 1, drawn: at, ulid: Ulid(7) }
@@ -387,6 +388,24 @@ fn names_are_as_the_format_says() {
     assert_eq!(l0.to_string(), "l0/0001/beef/0000000000001234/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet");
     let checkpoint = ObjectName::Checkpoint { era: 0, ledger: 0, at: u64::MAX, ulid };
     assert_eq!(checkpoint.to_string(), "ckpt/0000/0000/ffffffffffffffff/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    let id = TopicId(0xabc);
+    let l1 = ObjectName::L1 { topic: "logs".into(), id, hour: 498_682, era: 1, ledger: 0, drawn: 9, ulid };
+    let merged = "topics/logs/00000000000000000000000000000abc/date=2026-11-21/hour=10/0001.0000.0000000000000009.01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet";
+    assert_eq!(l1.to_string(), merged);
+    for (from, to) in [
+        ("date=2026-11-21", "date=2026-02-30"),
+        ("date=2026-11-21", "date=2026-11-1"),
+        ("date=2026-11-21", "date=1969-12-31"),
+        ("hour=10", "hour=24"),
+        ("hour=10", "hour=+9"),
+        ("logs/", "../"),
+        ("0abc/", "0ABC/"),
+        ("/0000", "/000é"),
+        (".0000.", "."),
+    ] {
+        let wrong = merged.replace(from, to);
+        assert!(wrong.parse::<ObjectName>().is_err(), "{wrong}");
+    }
     for wrong in [
         "",
         "l0",
@@ -429,14 +448,23 @@ fn a_drawn_ulid_begins_with_the_time() {
 
 proptest! {
     #[test]
-    fn names_are_read_as_they_are_written(era: u16, ledger: u16, number: u64, ulid: u128, kind in 0..3) {
+    fn names_are_read_as_they_are_written(era: u16, ledger: u16, number: u64, ulid: u128, hour in 0u32..70_000_000, kind in 0..4) {
         let ulid = Ulid(ulid);
         let name = match kind {
             0 => ObjectName::L0 { era, ledger, drawn: number, ulid },
-            1 => ObjectName::Checkpoint { era, ledger, at: number, ulid },
+            1 => ObjectName::L1 {
+                topic: "a.b".into(),
+                id: TopicId(ulid.0 ^ u128::from(number)),
+                hour,
+                era,
+                ledger,
+                drawn: number,
+                ulid,
+            },
+            2 => ObjectName::Checkpoint { era, ledger, at: number, ulid },
             _ => ObjectName::Probe { ulid },
         };
-        prop_assert_eq!(name.to_string().parse::<ObjectName>().unwrap(), name);
+        prop_assert_eq!(&name.to_string().parse::<ObjectName>().unwrap(), &name);
         prop_assert_eq!(name.path().to_string(), name.to_string());
     }
 

@@ -20,6 +20,7 @@
 //! | `reader` | verified bytes → [`Footer`] → [`Group`] → rows |
 //! | `pages` | bounds what a row group may decode to, before it is decoded |
 //! | `inline` | the other home of rows: small batches inside a commit |
+//! | `merged` | what merge makes of many: one topic, sorted, with offsets (L1) |
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +35,7 @@ use crate::plant::{self, Bug};
 
 mod file;
 pub mod inline;
+pub mod merged;
 mod pages;
 pub(crate) mod plain;
 mod reader;

@@ -59,7 +59,8 @@ impl Footer {
     pub(super) fn parse_verified(bytes: &Bytes, layout: &Layout) -> Result<Self> {
         guarded("segment footer", || {
             let damaged = |detail: String| Error::damaged("segment footer", detail);
-            let metadata_bytes = metadata_bytes(bytes).ok_or_else(|| damaged("no Parquet tail".into()))?;
+            let tail = metadata_bytes(bytes).filter(|(before, _)| before.is_empty());
+            let (_, metadata_bytes) = tail.ok_or_else(|| damaged("no Parquet tail".into()))?;
             let metadata = ParquetMetaDataReader::decode_metadata(metadata_bytes);
             let metadata = metadata.map_err(|e| damaged(e.to_string()))?;
             check_format(&metadata)?;
@@ -87,11 +88,12 @@ impl Footer {
     }
 }
 
-/// The footer without its own length and the magic.
-fn metadata_bytes(bytes: &[u8]) -> Option<&[u8]> {
+/// What comes before the footer metadata, and that without its own length and the magic.
+pub(super) fn metadata_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (bytes, magic) = bytes.split_last_chunk::<4>()?;
     let (bytes, length) = bytes.split_last_chunk::<4>()?;
-    (magic == schema::MAGIC && u32::from_le_bytes(*length) as usize == bytes.len()).then_some(bytes)
+    let at = bytes.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
+    (magic == schema::MAGIC).then(|| bytes.split_at(at))
 }
 
 fn check_format(metadata: &ParquetMetaData) -> Result<()> {
@@ -271,9 +273,9 @@ impl Group {
 }
 
 /// The bytes of one row group, at their place in the file.
-struct Window {
-    position: u64,
-    bytes: Bytes,
+pub(super) struct Window {
+    pub(super) position: u64,
+    pub(super) bytes: Bytes,
 }
 
 impl Window {

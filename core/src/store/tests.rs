@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::env::SystemEnv;
 use crate::objects::ObjectName;
-use crate::table::{Consistency, Item, Page, Put, Table, TableResult};
+use crate::table::{Consistency, Item, Page, Put, SK_MAX, Table, TableResult};
 
 fn url(text: &str) -> StoreUrl {
     text.parse().unwrap()
@@ -144,7 +144,7 @@ async fn the_probe_leaves_one_object_and_no_row() {
     let left: Vec<_> = store.objects.store().list(None).try_collect().await.unwrap();
     assert_eq!(left.len(), 1);
     let name: ObjectName = left[0].location.as_ref().parse().unwrap();
-    let row = store.table.newest(&name.to_string(), Consistency::Strong).await.unwrap();
+    let row = store.table.newest(&name.to_string(), SK_MAX, Consistency::Strong).await.unwrap();
     assert!(matches!(name, ObjectName::Probe { .. }) && row.value.is_none());
 }
 
@@ -168,8 +168,8 @@ impl Table for Overwriting {
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.0.get(pk, sk, consistency).await
     }
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.0.newest(pk, consistency).await
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.0.newest(pk, to, consistency).await
     }
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
         self.0.range(pk, from, limit, consistency).await

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::Barrier;
 
-use super::{Consistency, Item, Page, Put, SharedTable, TableError};
+use super::{Consistency, Item, Page, Put, SK_MAX, SharedTable, TableError};
 use crate::env::{SystemEnv, random_u128};
 use crate::limits::{COMMIT_BYTES_MAX, ITEM_BYTES_MAX, PAGE_BYTES, TABLE_KEY_BYTES_MAX};
 
@@ -172,14 +172,14 @@ async fn exists_is_whole(bench: Bench) -> Result<(), Broken> {
 
 async fn strong_reads(bench: Bench) -> Result<(), Broken> {
     ensure!(bench.get(1).await?.is_none(), "an item where none was put");
-    let newest = told(bench.b.newest(&bench.pk, Consistency::Strong).await)?;
+    let newest = told(bench.b.newest(&bench.pk, SK_MAX, Consistency::Strong).await)?;
     ensure!(newest.is_none(), "a newest item where none was put");
     for sk in 1..=50 {
         let item = item(sk, u128::from(sk), b"x");
         bench.store(&item).await?;
         let read = bench.get(sk).await?;
         ensure!(read.as_ref() == Some(&item), "get after put {sk} saw {read:?}");
-        let newest = told(bench.b.newest(&bench.pk, Consistency::Strong).await)?;
+        let newest = told(bench.b.newest(&bench.pk, SK_MAX, Consistency::Strong).await)?;
         ensure!(newest.as_ref() == Some(&item), "newest after put {sk} saw {newest:?}");
         let tail = bench.range(sk, 10).await?;
         ensure!(tail.items == [item], "range after put {sk} saw {tail:?}");
@@ -195,8 +195,15 @@ async fn order_and_paging(bench: Bench) -> Result<(), Broken> {
     }
     let mut sorted = slots;
     sorted.sort_unstable();
-    let newest = told(bench.b.newest(&bench.pk, Consistency::Strong).await)?;
+    let newest = told(bench.b.newest(&bench.pk, SK_MAX, Consistency::Strong).await)?;
     ensure!(newest.as_ref().is_some_and(|item| item.sk == 65_536), "newest is {newest:?}");
+    for (to, wanted) in
+        [(0, None), (1, Some(1)), (8, Some(3)), (9, Some(9)), (299, Some(256)), (65_535, Some(300))]
+    {
+        let newest = told(bench.b.newest(&bench.pk, to, Consistency::Strong).await)?;
+        let found = newest.map(|item| item.sk);
+        ensure!(found == wanted, "the newest up to {to} is {found:?}, not {wanted:?}");
+    }
     for limit in [1, 3, 10, 1_000] {
         let (items, pages) = bench.all(limit).await?;
         let found: Vec<u64> = items.iter().map(|item| item.sk).collect();
@@ -345,7 +352,7 @@ async fn keys_are_apart(bench: Bench) -> Result<(), Broken> {
         let (items, _) = other.all(2).await?;
         let own = items.iter().all(|item| item.id == number as u128);
         ensure!(items.len() == 3 && own, "the range of {} saw {items:?}", other.pk);
-        let newest = told(other.b.newest(&other.pk, Consistency::Strong).await)?;
+        let newest = told(other.b.newest(&other.pk, SK_MAX, Consistency::Strong).await)?;
         ensure!(newest.is_some_and(|item| item.id == number as u128), "newest of {} is another's", other.pk);
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! put_if_absent   PutItem, attribute_not_exists(pk), ALL_OLD: a loser is answered with what is there, whole
 //! get             GetItem                    ConsistentRead as asked
-//! newest          Query, descending, limit 1 ConsistentRead as asked
+//! newest          Query up to sk, descending, limit 1   ConsistentRead as asked
 //! range           Query, ascending from sk; more = the table says where it stopped (1 MB, or the limit)
 //! replace_if      PutItem, id = expect       delete_if   DeleteItem, id = expect
 //! ```
@@ -287,12 +287,20 @@ impl Table for DynamoTable {
         .await
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        check_key(pk, 0)?;
-        let query = self.items_of(pk, consistency).key_condition_expression("pk = :pk");
-        let query = query.scan_index_forward(false).limit(1);
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        check_key(pk, to)?;
+        let query = self
+            .items_of(pk, consistency)
+            .key_condition_expression("pk = :pk AND sk <= :to")
+            .expression_attribute_values(":to", number(to))
+            .scan_index_forward(false)
+            .limit(1);
         let Answer { value: mut page, store_time_ms } = self.read(|| self.query(pk, query.clone())).await?;
-        Ok(Answer { value: page.items.pop(), store_time_ms })
+        let found = page.items.pop();
+        if found.as_ref().is_some_and(|item| item.sk > to) {
+            return Err(self.damaged(format!("the newest item up to {to} was answered with a later one")));
+        }
+        Ok(Answer { value: found, store_time_ms })
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {

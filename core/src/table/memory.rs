@@ -6,11 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Answer, Consistency, Item, Page, Put, Table, TableResult, check_item, check_key, check_limit};
+use super::{
+    Answer, Consistency, Item, Page, Put, SK_MAX, Table, TableResult, check_item, check_key, check_limit,
+};
 use crate::env::SharedEnv;
 use crate::limits::PAGE_BYTES;
 
@@ -104,8 +107,13 @@ impl State {
         }
     }
 
-    fn from<'a>(&'a self, pk: &str, from: u64, as_of: u64) -> impl DoubleEndedIterator<Item = &'a Item> + 'a {
-        let items = self.ledgers.get(pk).map(|items| items.range(from..));
+    fn within<'a>(
+        &'a self,
+        pk: &str,
+        keys: RangeInclusive<u64>,
+        as_of: u64,
+    ) -> impl DoubleEndedIterator<Item = &'a Item> + 'a {
+        let items = self.ledgers.get(pk).map(|items| items.range(keys));
         items.into_iter().flatten().filter_map(move |(_, versions)| visible(versions, as_of))
     }
 }
@@ -138,11 +146,11 @@ impl Table for MemoryTable {
         self.answer(versions.and_then(|versions| visible(versions, as_of)).cloned())
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        check_key(pk, 0)?;
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        check_key(pk, to)?;
         let state = self.lock();
         let as_of = self.as_of(&state, consistency);
-        self.answer(state.from(pk, 0, as_of).next_back().cloned())
+        self.answer(state.within(pk, 0..=to, as_of).next_back().cloned())
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
@@ -152,7 +160,7 @@ impl Table for MemoryTable {
         let as_of = self.as_of(&state, consistency);
         let mut page = Page { items: Vec::new(), more: false };
         let mut bytes = 0;
-        for item in state.from(pk, from, as_of) {
+        for item in state.within(pk, from..=SK_MAX, as_of) {
             bytes += item.stored_bytes(pk);
             if page.items.len() == limit || bytes > PAGE_BYTES {
                 page.more = true;
@@ -220,8 +228,8 @@ mod tests {
         for sk in 1..=5 {
             table.put_if_absent("p", &item(sk, 1)).await.unwrap();
         }
-        let strong = table.newest("p", Consistency::Strong).await.unwrap().value;
-        let eventual = table.newest("p", Consistency::Eventual).await.unwrap().value;
+        let strong = table.newest("p", SK_MAX, Consistency::Strong).await.unwrap().value;
+        let eventual = table.newest("p", SK_MAX, Consistency::Eventual).await.unwrap().value;
         assert_eq!((strong, eventual), (Some(item(5, 1)), Some(item(3, 1))));
         let page = table.range("p", 1, 10, Consistency::Eventual).await.unwrap().value;
         assert_eq!(page.items.iter().map(|i| i.sk).collect::<Vec<_>>(), [1, 2, 3]);
@@ -273,7 +281,10 @@ mod tests {
     async fn answers_carry_the_clock_it_was_given() {
         let env = crate::env::SystemEnv::shared();
         let table = MemoryTable::new().with_env(env);
-        assert!(table.newest("p", Consistency::Strong).await.unwrap().store_time_ms > Some(0));
-        assert_eq!(MemoryTable::new().newest("p", Consistency::Strong).await.unwrap().store_time_ms, None);
+        assert!(table.newest("p", SK_MAX, Consistency::Strong).await.unwrap().store_time_ms > Some(0));
+        assert_eq!(
+            MemoryTable::new().newest("p", SK_MAX, Consistency::Strong).await.unwrap().store_time_ms,
+            None
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The metadata table: the port through which commits are put and read. One file per adapter, one contract for all.
 //!
 //! A table holds [`Item`]s under (`pk`, `sk`). The log asks only for what DynamoDB gives in one request: put if absent
-//! (answering with what is there), a point read, the newest item, a range, a replacement and a deletion on condition.
+//! (answering with what is there), a point read, the newest item up to a key, a range, a replacement and a deletion on condition.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -118,6 +118,9 @@ impl TableError {
     }
 }
 
+/// The greatest sort key that every adapter can hold.
+pub const SK_MAX: u64 = i64::MAX as u64;
+
 /// Refuses a key that DynamoDB would refuse, or a slot that not every adapter can hold.
 pub(crate) fn check_key(pk: &str, sk: u64) -> Result<(), TableError> {
     if pk.is_empty() || pk.len() > TABLE_KEY_BYTES_MAX {
@@ -126,8 +129,8 @@ pub(crate) fn check_key(pk: &str, sk: u64) -> Result<(), TableError> {
             "pk has {size} bytes, allowed are 1 to {TABLE_KEY_BYTES_MAX}"
         )));
     }
-    if i64::try_from(sk).is_err() {
-        return Err(TableError::Refused(format!("sk is {sk}, limit {}", i64::MAX)));
+    if sk > SK_MAX {
+        return Err(TableError::Refused(format!("sk is {sk}, limit {SK_MAX}")));
     }
     Ok(())
 }
@@ -168,8 +171,8 @@ pub trait Table: Debug + Send + Sync + 'static {
     /// The item at `sk`.
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>>;
 
-    /// The item with the greatest `sk`.
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>>;
+    /// The item with the greatest `sk` up to `to`.
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>>;
 
     /// Items with `sk >= from`, ascending, at most `limit` (1 or more) and at most a page's items and bytes.
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page>;

@@ -171,7 +171,8 @@ fn transaction<T>(
 }
 
 const GET: &str = "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 AND sk = ?2";
-const NEWEST: &str = "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 ORDER BY sk DESC LIMIT 1";
+const NEWEST: &str =
+    "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 AND sk <= ?2 ORDER BY sk DESC LIMIT 1";
 const RANGE: &str =
     "SELECT sk, id, time_ms, body, hint FROM items WHERE pk = ?1 AND sk >= ?2 ORDER BY sk LIMIT ?3";
 const PUT: &str = "INSERT INTO items (pk, sk, id, time_ms, body, hint) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -254,10 +255,11 @@ impl Table for SqliteTable {
         self.read(move |conn| get(conn, &pk, sk)).await
     }
 
-    async fn newest(&self, pk: &str, _: Consistency) -> TableResult<Option<Item>> {
-        check_key(pk, 0)?;
+    async fn newest(&self, pk: &str, to: u64, _: Consistency) -> TableResult<Option<Item>> {
+        check_key(pk, to)?;
         let pk = pk.to_owned();
-        self.read(move |conn| conn.prepare_cached(NEWEST)?.query_row([&pk], item_of).optional()).await
+        self.read(move |conn| conn.prepare_cached(NEWEST)?.query_row(params![pk, to], item_of).optional())
+            .await
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, _: Consistency) -> TableResult<Page> {

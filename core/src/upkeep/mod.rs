@@ -3,11 +3,13 @@
 //! | file | what it is |
 //! |---|---|
 //! | `trim` | log starts move: by a topic's retention, or because somebody asked |
+//! | `merge` | small segments become large ones |
 //! | `sweep` | objects that no commit names, or will ever name, are deleted |
 //!
 //! Only a commit takes records away; what is deleted afterwards is what the ledger does not name. Nothing else in Tidelog
 //! deletes or lists objects.
 
+mod merge;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ mod trim;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use merge::Merged;
 pub use sweep::{Deletion, Reason, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim};
 

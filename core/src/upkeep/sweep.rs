@@ -139,8 +139,8 @@ impl Upkeep {
             let (mut names, mut halves) = (Vec::new(), Vec::new());
             for Deletion { name, half, .. } in batch {
                 match half {
-                    Some(number) => halves.push(Half { name: *name, number: *number }),
-                    None => names.push(*name),
+                    Some(number) => halves.push(Half { name: name.clone(), number: *number }),
+                    None => names.push(name.clone()),
                 }
             }
             chain.objects.delete(&names, &halves).await?;
@@ -230,14 +230,14 @@ impl Needed {
         let dead = view.dead.iter().filter(|dead| dead.l1.is_none());
         let dead: BTreeMap<_, _> = dead.map(|dead| (ObjectName::from(&dead.object), dead.slot)).collect();
         let mut named: BTreeSet<ObjectName> = view.objects.keys().map(ObjectName::from).collect();
-        named.extend(dead.keys().copied());
+        named.extend(dead.keys().cloned());
         Self { era, floor: view.floor, named, checkpoint: kept_checkpoint(view), dead }
     }
 
     /// As it will be once the horizon's floor is committed.
     fn at(&self, horizon: Horizon) -> Self {
         let is_kept = |name: &&ObjectName| self.dead.get(*name).is_none_or(|slot| *slot >= horizon.forget);
-        let named = self.named.iter().filter(is_kept).copied().collect();
+        let named = self.named.iter().filter(is_kept).cloned().collect();
         let Horizon { floor, checkpoint, .. } = horizon;
         Self { era: self.era, floor, named, checkpoint, dead: self.dead.clone() }
     }
@@ -271,7 +271,8 @@ impl Needed {
                 }
                 Reason::OldCheckpoint { kept: self.checkpoint }
             }
-            ObjectName::Probe { .. } => return None,
+            // Merged segments are not listed.
+            ObjectName::L1 { .. } | ObjectName::Probe { .. } => return None,
         };
         Some(Deletion { name, half, bytes, why })
     }

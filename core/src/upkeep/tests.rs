@@ -259,8 +259,8 @@ async fn only_what_no_commit_names_or_can_name_goes() {
     world.upkeep().sweepable(|deletion| planned.push(deletion.clone())).await.unwrap();
     let (run, deleted) = world.run().await;
     assert_eq!(
-        planned.iter().map(|d| d.name).collect::<Vec<_>>(),
-        deleted.iter().map(|d| d.name).collect::<Vec<_>>()
+        planned.iter().map(|d| &d.name).collect::<Vec<_>>(),
+        deleted.iter().map(|d| &d.name).collect::<Vec<_>>()
     );
     let mut names: Vec<_> = deleted.iter().map(|d| d.name.to_string()).collect();
     names.sort();
@@ -420,4 +420,119 @@ async fn newer_eras_stay(world: &World) {
     world.put(&l0(1, 0, 4)).await;
     world.clock.pass(HOUR);
     assert_eq!(world.run().await.1, []);
+}
+
+/// Everything a consumer would see of a partition.
+async fn all(world: &World, partition: u32) -> Vec<crate::ConsumerRecord> {
+    let fetcher = world.log.fetcher();
+    let (mut at, end) = fetcher.watermarks("t", partition).await.unwrap();
+    let mut records = Vec::new();
+    while at < end {
+        let fetched = fetcher.fetch("t", partition, at, crate::fetch::FetchLimits::default()).await.unwrap();
+        records.extend(fetched.records());
+        assert!(fetched.next > at, "{fetched:?}");
+        at = fetched.next;
+    }
+    records
+}
+
+async fn inline(world: &World, partition: u32) {
+    let producer = world.log.producer().build().unwrap();
+    producer.enqueue("t", Some(partition), Record::keyed("k", "small"), None).await.unwrap();
+    producer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merge_changes_no_record_and_no_offset() {
+    for config in [&[][..], &[("message.timestamp.type", "LogAppendTime")]] {
+        let world = World::new(config).await;
+        for hour in 0..3 {
+            for partition in [0, 1] {
+                world.flush_at(partition, world.clock.now_ms() - hour * 7).await;
+                inline(&world, partition).await;
+            }
+            world.clock.pass(HOUR);
+        }
+        let before = [all(&world, 0).await, all(&world, 1).await];
+        assert_eq!(before[0].len(), 33);
+        let times: Vec<i64> = before[0].iter().map(|record| record.timestamp_us).collect();
+        let found = async |time_us: i64| world.log.fetcher().offset_at("t", 0, time_us).await.unwrap();
+        let mut wanted = Vec::new();
+        for time in &times {
+            wanted.push((found(*time).await, found(time + 1).await));
+        }
+        let merged = world.upkeep().merge(true).await.unwrap();
+        assert_eq!((merged.folds, merged.objects, merged.rows, merged.records), (1, 3, 6, 66), "{merged:?}");
+        assert_eq!(merged.damage, Vec::<String>::new());
+        assert_eq!([all(&world, 0).await, all(&world, 1).await], before);
+        for (time, wanted) in times.iter().zip(wanted) {
+            assert_eq!((found(*time).await, found(time + 1).await), wanted, "time {time}");
+        }
+        let again = world.upkeep().merge(true).await.unwrap();
+        assert_eq!(again, Merged::default(), "there is nothing left");
+        // What comes later goes on where the merged ends.
+        world.flush(0).await;
+        assert_eq!(all(&world, 0).await.len(), 43);
+        let hours: Vec<_> =
+            world.paths().await.into_iter().filter(|path| path.starts_with("topics/t/")).collect();
+        assert_eq!(hours.len(), 3, "{hours:?}");
+        let cold =
+            Log::with_store(world.log.store().clone(), world.clock.clone(), false, Settings::default());
+        let fetched =
+            cold.await.unwrap().fetcher().fetch("t", 1, 32, crate::fetch::FetchLimits::default()).await;
+        assert_eq!(
+            fetched.unwrap().records().next().as_ref(),
+            before[1].last(),
+            "a process that begins cold"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_due_is_merged() {
+    let world = World::new(&[]).await;
+    world.flush(0).await;
+    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 0, "it is young");
+    world.clock.pass(limits::MERGE_AGE_MS_MAX - SECOND);
+    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 0, "and little");
+    world.clock.pass(2 * SECOND);
+    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_holds_up_its_own_partition_alone() {
+    let world = World::new(&[]).await;
+    for partition in [0, 1, 0] {
+        world.flush(partition).await;
+    }
+    let mut segments: Vec<_> =
+        world.paths().await.into_iter().filter(|path| path.starts_with("l0/")).collect();
+    segments.sort();
+    let path = Path::from(segments[2].as_str());
+    let mut bytes = world.counts.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
+    bytes[200] ^= 1;
+    world.counts.put(&path, bytes.into()).await.unwrap();
+    let merged = world.upkeep().merge(true).await.unwrap();
+    assert_eq!((merged.folds, merged.records), (1, 20), "{merged:?}");
+    assert!(merged.damage.len() == 1 && merged.damage[0].contains(&segments[2]), "{merged:?}");
+    assert_eq!(all(&world, 1).await.len(), 10);
+    // Gone is damaged, too.
+    world.counts.delete(&path).await.unwrap();
+    let merged = world.upkeep().merge(true).await.unwrap();
+    assert!(merged.folds == 0 && merged.damage.len() == 1, "{merged:?}");
+    assert!(merged.damage[0].contains("is not there"), "{merged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_merges_at_once_are_one() {
+    let world = World::new(&[]).await;
+    for _ in 0..5 {
+        world.flush(0).await;
+        world.flush(1).await;
+    }
+    let (one, other) = (world.upkeep(), world.upkeep());
+    let (one, other) = tokio::join!(one.merge(true), other.merge(true));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.records + other.records, 100, "{one:?} {other:?}");
+    assert_eq!((all(&world, 0).await.len(), all(&world, 1).await.len()), (50, 50));
 }

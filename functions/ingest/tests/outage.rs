@@ -58,8 +58,8 @@ impl Table for Sick {
         if self.ails(MUTE).await { mute(got) } else { got }
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.0.newest(pk, consistency).await
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.0.newest(pk, to, consistency).await
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {

@@ -145,8 +145,8 @@ impl Table for SlowTable {
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.delay.around(self.inner.get(pk, sk, consistency)).await
     }
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.delay.around(self.inner.newest(pk, consistency)).await
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.delay.around(self.inner.newest(pk, to, consistency)).await
     }
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
         self.delay.around(self.inner.range(pk, from, limit, consistency)).await

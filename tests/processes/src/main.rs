@@ -46,8 +46,8 @@ impl Table for Pausing {
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.inner.get(pk, sk, consistency).await
     }
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
-        self.inner.newest(pk, consistency).await
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+        self.inner.newest(pk, to, consistency).await
     }
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {
         self.inner.range(pk, from, limit, consistency).await

@@ -235,7 +235,9 @@ async fn fetch_at(
 fn not_rotten(cast: &Cast, who: &str, log: &Log, place: &Place, offset: u64) {
     let object = log.ledger().chain().view(|view| {
         let (_, _, p) = view.partition_or_unknown(&place.0, place.1).ok()?;
-        match &p.slices_from(offset).next()?.place {
+        // One that was merged may have been read before it was damaged.
+        let slice = p.slices_from(offset).next().filter(|slice| slice.base <= offset)?;
+        match &slice.place {
             At::Object(object, _) if offset >= p.log_start => Some(ObjectName::from(object).to_string()),
             _ => None,
         }

@@ -163,6 +163,10 @@ async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
     if rng.chance(400) {
         others.push(Box::pin(upkeep::topics(cast.clone(), fork())));
     }
+    if rng.chance(600) {
+        others.push(Box::pin(sweeping::merger(cast.clone(), fork())));
+        others.push(Box::pin(sweeping::merger(cast.clone(), fork())));
+    }
     if plan.item_corrupt_rate > 0 {
         others.push(Box::pin(sweeping::medic(cast.clone())));
     }

@@ -1,4 +1,4 @@
-//! Those who take away: trim, retention, sweep; and who brings back a process that met damage.
+//! Those who move and take away: merge, trim, retention, sweep; and who brings back a process that met damage.
 
 use std::sync::Arc;
 
@@ -69,6 +69,29 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
                 }
             }
             Some(Err(error)) => cast.refused(&gate.name, &(TIMED.into(), 0), &error),
+            None => {}
+        }
+    }
+}
+
+/// Merges all there is, in any process; two of them at once.
+pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
+    while !cast.world.is_stopped() {
+        sleep_ms(rng.between(200, 5_000)).await;
+        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
+        let upkeep = log.upkeep(UpkeepSettings::default());
+        match gate.ask(upkeep.merge(true)).await {
+            Some(Ok(merged)) => {
+                let outcome = match (merged.folds, merged.rows, merged.damage.len()) {
+                    (_, _, 1..) => "damage told",
+                    (1.., _, _) => "folded",
+                    (0, 1.., _) => "indexed for others",
+                    _ => "nothing to do",
+                };
+                cast.world.saw("merge", "none", outcome);
+                cast.world.note(&gate.name, || format!("merges: {merged:?}"));
+            }
+            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
             None => {}
         }
     }

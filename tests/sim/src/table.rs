@@ -198,11 +198,11 @@ impl Table for SimTable {
         .await
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         self.read(
             "table newest",
-            String::new(),
-            |table| now(table.newest(pk, consistency)),
+            format!("≤{to}"),
+            |table| now(table.newest(pk, to, consistency)),
             found,
             flip_found,
         )

@@ -20,6 +20,7 @@ enum Wrong {
     ExistsAnswersWithStub,
     StrongReadIsStale,
     NewestIsFirst,
+    NewestIgnoresTheBound,
     PageLosesItsLast,
     MoreIsNeverSaid,
     MoreIsSaidForEver,
@@ -43,6 +44,7 @@ const ALL: &[(Wrong, &str)] = &[
     (Wrong::ExistsAnswersWithStub, "a key has one winner"),
     (Wrong::StrongReadIsStale, "a strong read sees every answered write"),
     (Wrong::NewestIsFirst, "a strong read sees every answered write"),
+    (Wrong::NewestIgnoresTheBound, "order and paging"),
     (Wrong::PageLosesItsLast, "order and paging"),
     (Wrong::MoreIsNeverSaid, "order and paging"),
     (Wrong::MoreIsSaidForEver, "order and paging"),
@@ -151,12 +153,13 @@ impl Table for WrongTable {
         self.inner.get(&self.pk(pk), sk, consistency).await
     }
 
-    async fn newest(&self, pk: &str, consistency: Consistency) -> TableResult<Option<Item>> {
+    async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
         if self.is(Wrong::NewestIsFirst) {
             let page = self.inner.range(pk, 0, 1, consistency).await?;
             return Ok(Answer { value: page.value.items.into_iter().next(), store_time_ms: None });
         }
-        self.inner.newest(&self.pk(pk), consistency).await
+        let to = if self.is(Wrong::NewestIgnoresTheBound) { SK_MAX } else { to };
+        self.inner.newest(&self.pk(pk), to, consistency).await
     }
 
     async fn range(&self, pk: &str, from: u64, limit: usize, consistency: Consistency) -> TableResult<Page> {

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::env::SystemEnv;
 use crate::store::{S3Url, aws::Access};
+use crate::table::SK_MAX;
 
 /// One answer.
 #[derive(Debug, Clone)]
@@ -241,7 +242,7 @@ async fn reads_are_repeated_within_their_bound() {
     let read = script.table.get("p", 1, Consistency::Strong).await.unwrap();
     assert_eq!((read.value, script.asked().len()), (Some(item(1)), 3));
     let script = Script::play([told(500, "X"), Reply::Reset, told(503, "X")]).await;
-    assert_eq!(kind(&script.table.newest("p", Consistency::Strong).await), "no answer");
+    assert_eq!(kind(&script.table.newest("p", SK_MAX, Consistency::Strong).await), "no answer");
     assert_eq!(script.asked().len(), 3);
     // What will never do is asked once, and says what can be done.
     let script = Script::play([told(400, "ResourceNotFoundException")]).await;
@@ -304,7 +305,7 @@ mod planted {
         let script = Script::play(vec![Reply::Json(200, json!({})); 6]).await;
         for consistency in [Consistency::Strong, Consistency::Eventual] {
             script.table.get("p", 1, consistency).await.unwrap();
-            script.table.newest("p", consistency).await.unwrap();
+            script.table.newest("p", SK_MAX, consistency).await.unwrap();
             script.table.range("p", 1, 2, consistency).await.unwrap();
         }
         let fresh: Vec<_> = script.asked().iter().map(|(_, body)| body["ConsistentRead"] == true).collect();

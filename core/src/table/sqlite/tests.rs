@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::Error;
-use crate::table::{SharedTable, contract};
+use crate::table::{SK_MAX, SharedTable, contract};
 
 fn open(folder: &Path) -> SharedTable {
     Arc::new(SqliteTable::open(folder, true).unwrap())
@@ -141,7 +141,7 @@ async fn a_locked_table_throttles_writes_but_not_reads() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = table.put_if_absent("p", &item(2)).await;
     assert!(matches!(answer, Err(TableError::Throttled(_))), "{answer:?}");
-    let read = table.newest("p", Consistency::Strong).await.unwrap().value;
+    let read = table.newest("p", SK_MAX, Consistency::Strong).await.unwrap().value;
     assert_eq!(read, Some(item(1)));
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(table.put_if_absent("p", &item(2)).await.unwrap().value, Put::Stored);
@@ -182,7 +182,7 @@ async fn a_full_file_throttles_and_leaves_nothing_half_done() {
     let large = Item { body: Some(Bytes::from(vec![1; 300_000])), ..item(2) };
     let answer = table.put_if_absent("p", &large).await;
     assert!(matches!(&answer, Err(TableError::Throttled(words)) if words.contains("full")), "{answer:?}");
-    assert_eq!(table.newest("p", Consistency::Strong).await.unwrap().value, Some(item(1)));
+    assert_eq!(table.newest("p", SK_MAX, Consistency::Strong).await.unwrap().value, Some(item(1)));
     table
         .writer
         .as_ref()
@@ -222,7 +222,9 @@ async fn flipped_pages_are_damage_and_never_a_panic() {
     bytes[4096..].fill(0xa5);
     fs::write(&path, bytes).unwrap();
     let seen = match SqliteTable::open(folder.path(), false) {
-        Ok(table) => table.newest("p", Consistency::Strong).await.unwrap_err().into_error("reading", "local"),
+        Ok(table) => {
+            table.newest("p", SK_MAX, Consistency::Strong).await.unwrap_err().into_error("reading", "local")
+        }
         Err(error) => error,
     };
     assert!(matches!(seen, Error::Damaged { .. }), "{seen}");

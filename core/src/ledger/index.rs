@@ -1,0 +1,164 @@
+//! Index rows: where merged records are. One a range of a fold, in the same table as the chain.
+//!
+//! ```text
+//! pk     era/topic id/partition · sk = base of the fold's range
+//! id     hop << 64 | number of the fold or rewrite          a greater one wins, however late a smaller one comes
+//! body   u8 version = 1 · list(L1 object), one · list(L1 range), one · 8 checksum
+//! time   0
+//! ```
+//! Rows only repeat what a commit said: anyone may write them again, from the view, until `Indexed` says that they are
+//! all there (R4).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::action::{L1Object, L1Range};
+use super::chain::Chain;
+use super::codec::{checksum, read_l1, write_l1};
+use super::wire::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::objects::{ObjectName, Ulid};
+use crate::record::{Offset, TopicId};
+use crate::table::{Consistency, Item, Put};
+
+/// Version of row bodies that this release writes.
+const ROW_VERSION: u8 = 1;
+/// What rows are called in an item's hint.
+const HINT: &str = "row";
+
+/// Records of one partition in one merged segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexRow {
+    /// Number of the fold or rewrite that put them there.
+    pub number: u64,
+    /// The segment.
+    pub object: L1Object,
+    /// The records.
+    pub range: L1Range,
+}
+
+impl L1Object {
+    /// Its name, in the topic called `topic`.
+    pub fn name(&self, topic: &str) -> ObjectName {
+        ObjectName::L1 {
+            topic: topic.into(),
+            id: self.topic,
+            hour: self.hour,
+            era: self.object.era,
+            ledger: self.object.ledger,
+            drawn: self.object.drawn,
+            ulid: Ulid(self.object.ulid),
+        }
+    }
+}
+
+impl IndexRow {
+    /// Its partition key.
+    pub fn pk(era: u16, topic: TopicId, partition: u32) -> String {
+        format!("{era:04x}/{topic}/{partition}")
+    }
+
+    /// Whether it holds `offset`.
+    pub fn covers(&self, offset: Offset) -> bool {
+        (self.range.base..self.range.end).contains(&offset)
+    }
+
+    /// Hops are moves between ledgers: none yet.
+    fn id(&self) -> u128 {
+        u128::from(self.number)
+    }
+
+    fn item(&self, sk: u64) -> Item {
+        let range = L1Range { object: 0, ..self.range };
+        let mut out = Writer::default();
+        out.u8(ROW_VERSION);
+        write_l1(&mut out, std::slice::from_ref(&self.object), std::slice::from_ref(&range));
+        out.u64(checksum(sk, self.id(), out.as_slice()));
+        let body = Some(out.into_bytes());
+        Item { sk, id: self.id(), time_ms: 0, body, hint: HINT.to_owned() }
+    }
+
+    /// Reads the row found under `topic` and `partition`.
+    fn read(topic: TopicId, partition: u32, item: &Item) -> Result<Self> {
+        let what = format!("index row {topic}/{partition} at {}", item.sk);
+        let body: &Bytes = item.body.as_ref().ok_or_else(|| Error::damaged(what.clone(), "has no body"))?;
+        if body.len() > limits::ROW_ITEM_BYTES_MAX || body.len() < 9 {
+            return Err(Error::damaged(what, format!("{} bytes long", body.len())));
+        }
+        if body[0] != ROW_VERSION {
+            return Err(Error::Newer {
+                what: format!("{what} has version {}, known are up to {ROW_VERSION}", body[0]),
+            });
+        }
+        let (bytes, sum) = (body.slice(..body.len() - 8), body.slice(body.len() - 8..));
+        if sum[..] != checksum(item.sk, item.id, &bytes).to_be_bytes() {
+            return Err(Error::damaged(what, "the checksum differs"));
+        }
+        let mut from = Reader::new(&what, &bytes);
+        from.u8()?;
+        let (objects, ranges) = read_l1(&mut from)?;
+        from.end()?;
+        let ([object], [range]) = (&objects[..], &ranges[..]) else {
+            return Err(Error::damaged(what, "is not about one range of one object"));
+        };
+        if (object.topic, range.partition) != (topic, partition) || item.id >> 64 != 0 {
+            return Err(Error::damaged(what, "is about another partition"));
+        }
+        Ok(Self { number: item.id as u64, object: object.clone(), range: *range })
+    }
+}
+
+impl Chain {
+    /// The row that holds `offset`, if there is one: the one with the greatest base up to it.
+    pub(crate) async fn row_at(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        offset: Offset,
+        consistency: Consistency,
+    ) -> Result<Option<IndexRow>> {
+        let pk = IndexRow::pk(self.era, topic, partition);
+        let found = self.timed(self.table.newest(&pk, offset, consistency)).await;
+        let found = self.note(found, "reading the index")?;
+        found.map(|item| IndexRow::read(topic, partition, &item)).transpose()
+    }
+
+    /// Writes a row under `sk`, unless the one there is of the same fold or a later one. Late, twice or never is the same.
+    pub(crate) async fn write_row(&self, sk: u64, row: &IndexRow) -> Result<()> {
+        let pk = IndexRow::pk(self.era, row.object.topic, row.range.partition);
+        let item = row.item(sk);
+        let mut last = None;
+        for attempt in 0..limits::ROW_ATTEMPTS_MAX {
+            if attempt > 0 {
+                self.pause(attempt).await;
+            }
+            // No answer: whatever came of it, the next attempt finds it.
+            let put = self.timed(self.table.put_if_absent(&pk, &item)).await;
+            let there = match self.note(put, "writing the index") {
+                Ok(Put::Stored) => return Ok(()),
+                Ok(Put::Exists(there)) => there,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            if there.id >= item.id {
+                return Ok(());
+            }
+            let replaced = self.timed(self.table.replace_if(&pk, &item, there.id)).await;
+            match self.note(replaced, "writing the index") {
+                Ok(true) => return Ok(()),
+                // Somebody was faster.
+                Ok(false) => {}
+                Err(error) => last = Some(error),
+            }
+        }
+        let busy = || Error::Unavailable { what: "writing the index", cause: "others write it, too".into() };
+        Err(last.unwrap_or_else(busy))
+    }
+}
+
+/// Rows shared by whoever reads them.
+pub(crate) type SharedRow = Arc<IndexRow>;

@@ -1,0 +1,235 @@
+//! Rows with their offsets → a merged segment.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray, new_empty_array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::file::metadata::KeyValue;
+
+use super::{METADATA_KEY, Metadata, schema};
+use crate::batch::Rows;
+use crate::error::{Error, Result};
+use crate::ledger::action::TimestampType;
+use crate::limits;
+use crate::record::{Offset, TopicId};
+use crate::segment::schema::header_struct;
+use crate::segment::{Compression, Span};
+
+/// Consecutive records of one partition that were appended together.
+#[derive(Debug, Clone)]
+pub struct MergedPart {
+    /// Partition.
+    pub partition: u32,
+    /// Offset of the first.
+    pub base: Offset,
+    /// Append time, ms.
+    pub append_ms: i64,
+    /// Whose time their timestamp is.
+    pub time_type: TimestampType,
+    /// At least one.
+    pub rows: Rows,
+}
+
+impl MergedPart {
+    /// One past the last offset.
+    pub fn end(&self) -> Offset {
+        self.base + self.rows.len() as u64
+    }
+}
+
+/// Where the records of one partition were put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergedRange {
+    /// Partition.
+    pub partition: u32,
+    /// First offset.
+    pub base: Offset,
+    /// One past the last.
+    pub end: Offset,
+    /// First row group and how many.
+    pub groups: (u32, u32),
+}
+
+/// A finished merged segment.
+#[derive(Debug, Clone)]
+pub struct MergedSegment {
+    /// The whole file.
+    pub bytes: Bytes,
+    /// Where its footer is.
+    pub footer: Span,
+    /// One a partition, in order.
+    pub ranges: Vec<MergedRange>,
+}
+
+/// Writes one merged segment.
+pub struct MergedWriter {
+    topic: String,
+    writer: ArrowWriter<Vec<u8>>,
+    metadata: Metadata,
+    /// Raw bytes and rows of the open row group.
+    open: (usize, u64),
+    ranges: Vec<MergedRange>,
+}
+
+impl MergedWriter {
+    /// For a topic.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn new(topic: &str, id: TopicId, compression: Compression) -> Result<Self> {
+        let options = ArrowWriterOptions::new()
+            .with_properties(schema::writer_properties(compression))
+            .with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options);
+        let metadata = Metadata { version: 1, topic: id.to_string(), groups: Vec::new(), ranges: Vec::new() };
+        let writer = writer.map_err(cannot_write)?;
+        Ok(Self { topic: topic.to_owned(), writer, metadata, open: (0, 0), ranges: Vec::new() })
+    }
+
+    /// Adds all records of a partition. Partitions come in rising order, parts in order and without a gap.
+    ///
+    /// # Errors
+    /// `Invalid`: they do not.
+    pub fn partition(&mut self, parts: &[MergedPart]) -> Result<()> {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
+        let partition = first.partition;
+        let dense = parts.windows(2).all(|two| two[0].end() == two[1].base && two[1].partition == partition);
+        if !dense || self.ranges.last().is_some_and(|before| before.partition >= partition) {
+            let reason = format!("{partition} comes after a later one, or has a gap");
+            return Err(Error::invalid("partition", reason));
+        }
+        let raw_bytes: usize = parts.iter().map(|part| part.rows.raw_bytes()).sum();
+        let own = raw_bytes >= limits::ROW_GROUP_OWN_BYTES;
+        if own || self.open.0 + raw_bytes > limits::ROW_GROUP_SHARED_BYTES_MAX {
+            self.close_group()?;
+        }
+        let first_group = self.metadata.groups.len() as u32;
+        for part in parts {
+            let mut from = 0;
+            while from < part.rows.len() {
+                let room = limits::MERGED_GROUP_RAW_BYTES.saturating_sub(self.open.0);
+                let rows_max = limits::MERGED_GROUP_ROWS - self.open.1 as usize;
+                // One row at least, however large it is.
+                let (fit, bytes) = part.rows.fitting(from, rows_max, room);
+                if fit == 0 && self.open.1 > 0 {
+                    self.close_group()?;
+                    continue;
+                }
+                let take = fit.max(1);
+                self.write(part, from, take)?;
+                self.open = (self.open.0 + bytes, self.open.1 + take as u64);
+                from += take;
+                if self.open.1 as usize >= limits::MERGED_GROUP_ROWS || fit == 0 {
+                    self.close_group()?;
+                }
+            }
+        }
+        if own {
+            self.close_group()?;
+        }
+        let end_group = self.metadata.groups.len() as u32 + u32::from(self.open.1 > 0);
+        let groups = (first_group, end_group - first_group);
+        self.ranges.push(MergedRange { partition, base: first.base, end: last.end(), groups });
+        Ok(())
+    }
+
+    fn write(&mut self, part: &MergedPart, from: usize, len: usize) -> Result<()> {
+        let batch = batch(&self.topic, part, from, len)?;
+        self.writer.write(&batch).map_err(cannot_write)
+    }
+
+    fn close_group(&mut self) -> Result<()> {
+        if self.open.1 == 0 {
+            return Ok(());
+        }
+        self.writer.flush().map_err(cannot_write)?;
+        self.writer.sync().map_err(cannot_write)?;
+        let before = self.metadata.groups.last().map_or(4, |(position, length, ..)| position + length);
+        let file = self.writer.inner();
+        let span = Span::of(file, before as usize, file.len())?;
+        self.metadata.groups.push((span.position, span.length, span.crc, self.open.1));
+        self.open = (0, 0);
+        Ok(())
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// `Invalid`: it has no record.
+    pub fn finish(mut self) -> Result<MergedSegment> {
+        self.close_group()?;
+        let Some((position, length, ..)) = self.metadata.groups.last() else {
+            return Err(Error::invalid("parts", "a merged segment has at least one record"));
+        };
+        let footer_at = (position + length) as usize;
+        let range =
+            |range: &MergedRange| (range.partition, range.base, range.end, range.groups.0, range.groups.1);
+        self.metadata.ranges = self.ranges.iter().map(range).collect();
+        let json = serde_json::to_string(&self.metadata).map_err(cannot_write)?;
+        self.writer.append_key_value_metadata(KeyValue::new(METADATA_KEY.to_owned(), json));
+        let bytes = self.writer.into_inner().map_err(cannot_write)?;
+        let footer = Span::of(&bytes, footer_at, bytes.len())?;
+        Ok(MergedSegment { bytes: bytes.into(), footer, ranges: self.ranges })
+    }
+}
+
+impl std::fmt::Debug for MergedWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MergedWriter").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+fn batch(topic: &str, part: &MergedPart, from: usize, len: usize) -> Result<RecordBatch> {
+    let rows = part.rows.slice(from, len);
+    let base = part.base + from as u64;
+    let number = |what: &'static str, value: u64| {
+        i64::try_from(value).map_err(|_| Error::invalid(what, format!("{value} is above {}", i64::MAX)))
+    };
+    let (first, end) = (number("offset", base)?, number("offset", base + len as u64)?);
+    let partition = i32::try_from(part.partition)
+        .map_err(|_| Error::invalid("partition", format!("{} is above {}", part.partition, i32::MAX)))?;
+    let topics: ArrayRef = Arc::new(StringArray::from(vec![topic]));
+    let topics = DictionaryArray::new(Int32Array::from(vec![0; len]), topics);
+    let utc = |times: TimestampMicrosecondArray| times.with_timezone("UTC");
+    let timestamps = TimestampMicrosecondArray::from(rows.timestamps_us().to_vec());
+    let appended = TimestampMicrosecondArray::from(vec![part.append_ms.saturating_mul(1_000); len]);
+    let time_type = match part.time_type {
+        TimestampType::CreateTime => 0,
+        TimestampType::LogAppendTime => 1,
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(topics),
+        Arc::new(Int32Array::from(vec![partition; len])),
+        Arc::new(Int64Array::from_iter_values(first..end)),
+        Arc::new(utc(timestamps)),
+        Arc::new(utc(appended)),
+        Arc::new(Int32Array::from(vec![time_type; len])),
+        Arc::new(rows.key_array().clone()),
+        Arc::new(rows.value_array().clone()),
+        Arc::new(headers(&rows)),
+    ];
+    RecordBatch::try_new(schema::arrow(), columns).map_err(cannot_write)
+}
+
+/// The headers with the field ids of this schema.
+fn headers(rows: &Rows) -> ListArray {
+    let list = rows.header_lists();
+    let columns = list.and_then(header_struct).map_or_else(
+        || vec![new_empty_array(&DataType::Utf8), new_empty_array(&DataType::BinaryView)],
+        |structs| structs.columns().to_vec(),
+    );
+    let offsets = list.map_or_else(|| OffsetBuffer::new_zeroed(rows.len()), |list| list.offsets().clone());
+    let structs = StructArray::new(schema::header_fields(), columns, None);
+    ListArray::new(schema::header_element(), offsets, Arc::new(structs), None)
+}
+
+fn cannot_write(error: impl std::fmt::Display) -> Error {
+    Error::invalid("parts", format!("cannot be written as Parquet: {error}"))
+}
