@@ -8,6 +8,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::metrics::{Metric, Total, Totals};
 use tidelog_core::store::Store;
+use tidelog_core::table::{Consistency, SK_MAX};
 use tidelog_core::{Error, Log, Position, Producer, Record, limits};
 
 async fn open(store: &Store, metrics: &Totals) -> Log {
@@ -156,7 +157,7 @@ async fn upkeep_and_leading_are_told() {
 async fn a_table_that_goes_back_poisons() {
     let (store, totals) = (memory(), Totals::default());
     let log = open(&store, &totals).await;
-    let newest = store.table.newest("0000/0000", tidelog_core::table::Consistency::Strong).await.unwrap();
+    let newest = store.table.newest("0000/0000", SK_MAX, Consistency::Strong).await.unwrap();
     let newest = newest.value.unwrap();
     assert!(store.table.delete_if("0000/0000", newest.sk, newest.id).await.unwrap().value);
     for _ in 0..2 {

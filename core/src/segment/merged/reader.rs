@@ -315,15 +315,13 @@ impl MergedGroup {
     /// `Damaged`: they do not begin with `from`, or have a gap.
     pub fn runs_from(&self, partition: u32, from: Offset, end: Offset) -> Result<Vec<MergedRun>> {
         let places = self.places(partition, &(from..end));
-        let mut next = from;
         let mut runs: Vec<MergedRun> = Vec::new();
         let mut begin = places.start;
-        for place in places.clone() {
+        for (next, place) in (from..).zip(places.clone()) {
             if u64::try_from(self.offsets[place]).ok() != Some(next) {
                 let detail = format!("offset {} where {next} must be", self.offsets[place]);
                 return Err(Error::damaged("merged row group", detail));
             }
-            next += 1;
             let ends = place + 1 == places.end || !self.same(place, place + 1);
             if ends {
                 runs.push(self.run(begin, place + 1));
