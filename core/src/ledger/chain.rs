@@ -274,25 +274,18 @@ impl Chain {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         let before = state.view.slot;
-        let mut dense = true;
-        for item in items {
-            match self.apply_item(&mut state, item) {
-                Ok(Applied::Yes) => {}
-                Ok(Applied::Gap) => {
-                    dense = false;
-                    break;
-                }
-                Err(error) => {
-                    drop(state);
-                    return self.poison(error);
-                }
-            }
-        }
+        let stopped = items.iter().find_map(|item| match self.apply_item(&mut state, item) {
+            Ok(Applied::Yes) => None,
+            Ok(Applied::Gap) => Some(Ok(false)),
+            Err(error) => Some(Err(error)),
+        });
+        // What comes before an item that cannot be read was applied all the same: whoever waits must hear of it.
         if state.view.slot > before {
             state.changed_at = self.env.monotonic();
             self.moved_to(state.view.slot);
         }
-        Ok(dense)
+        drop(state);
+        stopped.unwrap_or(Ok(true)).or_else(|error| self.poison(error))
     }
 
     fn apply_item(&self, state: &mut State, item: &Item) -> Result<Applied> {

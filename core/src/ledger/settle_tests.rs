@@ -400,3 +400,28 @@ async fn a_lone_writer_sees_that_its_table_was_put_back() {
     assert!(stopped, "{result:?}");
     assert!(!table.asked().iter().any(|line| line.starts_with("put")), "{:?}", table.asked());
 }
+
+/// Found by the simulator (seed 21494 of 25 November): a follower then asked without a pause, for ever.
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_an_item_of_a_newer_version_is_told_to_who_waits() {
+    let mut world = World::new();
+    let (writer, _) = world.process().await;
+    let (reader, _) = world.process().await;
+    let before = reader.chain().slot();
+    for offset in 0..2 {
+        assert_eq!(base(&writer, 1).await, offset);
+    }
+    let newest = world.table.newest(PK, SK_MAX, Consistency::Strong).await.unwrap().value.unwrap();
+    let mut body = newest.body.clone().unwrap().to_vec();
+    body[0] = 9;
+    let next = Item { sk: newest.sk + 1, body: Some(body.into()), ..newest.clone() };
+    world.table.put_if_absent(PK, &next).await.unwrap();
+    let chain = reader.chain();
+    let refused = chain.refresh(chain.tick()).await.unwrap_err();
+    assert!(matches!(refused, Error::Newer { .. }), "{refused:?}");
+    assert_eq!(
+        (chain.slot(), chain.view(|view| view.slot).unwrap()),
+        (newest.sk, newest.sk),
+        "from {before}"
+    );
+}

@@ -213,7 +213,12 @@ impl Upkeep {
                 }
             }
         }
-        gathered.keep_whole_prefixes();
+        let mut first_bases = BTreeMap::new();
+        for input in inputs {
+            let first = first_bases.entry((input.topic, input.partition)).or_insert(input.slice.base);
+            *first = input.slice.base.min(*first);
+        }
+        gathered.keep_whole_prefixes(first_bases);
         Ok(())
     }
 
@@ -316,15 +321,13 @@ impl Gathered {
         Ok(())
     }
 
-    /// Of a partition with damage, what comes before it in order; of a commit that was read in the order of its objects,
-    /// the order of offsets.
-    fn keep_whole_prefixes(&mut self) {
-        let mut next: BTreeMap<(TopicId, u32), u64> = BTreeMap::new();
+    /// In the order of offsets (a commit is read in the order of its objects), from each partition's first unmerged offset
+    /// on, up to what is damaged.
+    fn keep_whole_prefixes(&mut self, mut next: BTreeMap<(TopicId, u32), u64>) {
         for ((topic, _), parts) in &mut self.hours {
             for (partition, slices) in parts.iter_mut() {
                 slices.sort_by_key(|(slice, _)| slice.base);
-                let next = next.entry((*topic, *partition));
-                let next = next.or_insert(slices.first().map_or(0, |(slice, _)| slice.base));
+                let next = next.entry((*topic, *partition)).or_insert(u64::MAX);
                 let whole = slices.iter().take_while(|(slice, _)| {
                     let follows = slice.base == *next;
                     *next = if follows { slice.end() } else { u64::MAX };
@@ -471,4 +474,62 @@ fn inputs(view: &View, due: &BTreeSet<TopicId>, blocked: &BTreeSet<(TopicId, u32
     let mut inputs: Vec<Input> = view.slices().filter(wanted).map(input).collect();
     inputs.sort_by_key(|input| (input.slice.slot, input.topic, input.partition, input.slice.base));
     inputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RowsBuilder;
+    use crate::ledger::action::TimestampType;
+
+    const TOPIC: TopicId = TopicId(7);
+
+    fn input(base: u64, append_ms: i64) -> Input {
+        let slice = Slice {
+            base,
+            rows: 1,
+            slot: 5,
+            append_ms,
+            place: Place::Inline { action: 0, length: 1 },
+            group: 0,
+            first_row: 0,
+            time_us: (0, 0),
+            time_us_running: 0,
+            time_type: TimestampType::CreateTime,
+            sum: RecordSum::default(),
+        };
+        Input { topic: TOPIC, partition: 0, slice }
+    }
+
+    fn rows() -> Rows {
+        let mut rows = RowsBuilder::new();
+        rows.push(0, None, None, &[]).unwrap();
+        rows.finish()
+    }
+
+    /// Bases that are kept of slices read in this order, those of `bad` damaged.
+    fn kept(bases: &[u64], bad: &[u64]) -> Vec<u64> {
+        let (mut gathered, mut merged) = (Gathered::default(), Merged::default());
+        for base in bases {
+            let read = match bad.contains(base) {
+                true => Err(Error::damaged("slice", "is damaged")),
+                false => Ok(rows()),
+            };
+            // Each in an hour of its own.
+            let input = input(*base, *base as i64 * limits::HOUR_MS);
+            gathered.add(&input, read, &mut merged).unwrap();
+        }
+        gathered.keep_whole_prefixes(BTreeMap::from([((TOPIC, 0), 10)]));
+        let hours = gathered.hours.into_values().flat_map(BTreeMap::into_values).flatten();
+        hours.map(|(slice, _)| slice.base).collect()
+    }
+
+    #[test]
+    fn what_is_taken_begins_with_the_oldest_and_ends_before_damage() {
+        assert_eq!(kept(&[10, 11, 12], &[]), [10, 11, 12]);
+        assert_eq!(kept(&[11, 10, 12], &[]), [10, 11, 12], "objects of one commit come in any order");
+        assert_eq!(kept(&[10, 11, 12], &[11]), [10]);
+        assert_eq!(kept(&[11, 10, 12], &[10]), Vec::<u64>::new(), "what follows damage waits, read or not");
+        assert_eq!(kept(&[12, 10, 11], &[11]), [10]);
+    }
 }
