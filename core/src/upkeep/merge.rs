@@ -83,6 +83,9 @@ impl Upkeep {
     /// Finishes what others began, then merges the topics that are due, or `all`, fold by fold until none is left. Damaged
     /// slices stay where they are; the merge of the others goes on.
     ///
+    /// **Not for stores that are to be kept**: sweep, trim by retention and verify do not know of merged segments yet, so
+    /// [`run`](Self::run) does not merge.
+    ///
     /// # Errors
     /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
     pub async fn merge(&self, all: bool) -> Result<Merged> {
