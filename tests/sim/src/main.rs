@@ -119,7 +119,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 68] = [
+const CELLS: [(&str, &str, &[&str]); 69] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -173,6 +173,7 @@ const CELLS: [(&str, &str, &[&str]); 68] = [
     ("table range", "bit flipped", &["whole"]),
     ("process", "bit flipped", &["refused, restarted"]),
     ("trim", "none", &["committed"]),
+    ("merge", "none", &["folded", "indexed for others", "damage told"]),
     ("fetch", "trimmed", &["below log start"]),
     ("retention", "none", &["committed"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),
