@@ -1,4 +1,4 @@
-//! `tidelog upkeep`: trims by retention and deletes what nobody needs.
+//! `tidelog upkeep`: merges small segments, trims by retention and deletes what nobody needs.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidelog_core::env::SystemEnv;
-use tidelog_core::upkeep::{Deletion, Kept, Reason, Run, Swept, Trim};
+use tidelog_core::upkeep::{Deletion, Due, Kept, Merged, Reason, Run, Step, Swept, Trim, Unmerged};
 use tidelog_core::{Upkeep, UpkeepSettings};
 
 use crate::interrupt::Interrupts;
@@ -16,16 +16,20 @@ use crate::time::{parse_duration, show_ms};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A run forgets silent producers, moves log starts as retention.ms of each topic says, makes a checkpoint and strips old
-commits if a thousand commits or half a mebibyte came since the last, and deletes the objects that nothing names: what
-was trimmed or deleted an hour ago, what killed writers left a quarter of an hour ago, and old checkpoints. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm.
+A run forgets silent producers, moves log starts as retention.ms of each topic says, merges small segments into one
+Parquet file a topic and hour (under topics/, for any engine), makes a checkpoint and strips old commits if a thousand
+commits or half a mebibyte came since the last, and deletes the objects that nothing names: what was merged, trimmed or
+deleted an hour ago, what killed writers left a quarter of an hour ago, and old checkpoints. A topic is merged when its
+oldest records are merge.max.age.ms old: unless that is set, a minute where it takes 64 KiB/s, ten minutes where it takes
+less. A topic without retention keeps everything. Several runs at once, and killed ones, do no harm. What is damaged stays
+where it is, and is told; all else goes on.
 Where time leaps by more than a day, a trim of more than a quarter of a partition is held for an hour: should a clock
 be wrong, set it, and raise the topic's retention meanwhile.
 With --every, Ctrl-C or SIGTERM ends it after the run, a second one at once; a store that is away is tried again.
 
   tidelog topic alter app --config retention.ms=604800000
   tidelog upkeep --dry-run
-  tidelog upkeep --every 10m")]
+  tidelog upkeep --every 20s")]
 #[group(required = true, multiple = true)]
 pub struct Args {
     /// Run once
@@ -34,8 +38,8 @@ pub struct Args {
     /// Run again and again, with this pause: 30s, 10m, 1h
     #[arg(long, value_name = "PAUSE", value_parser = parse_duration)]
     every: Option<Duration>,
-    /// Change nothing: say what would be trimmed and deleted, and why
-    #[arg(long, conflicts_with = "every")]
+    /// Change nothing: say what would be merged, trimmed and deleted, and why
+    #[arg(long, visible_alias = "explain", conflicts_with = "every")]
     dry_run: bool,
 }
 
@@ -65,26 +69,59 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
 async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::no_length().with_style(
-            ProgressStyle::with_template("{spinner} {pos} objects deleted")
+            ProgressStyle::with_template("{spinner} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
         ),
         false => ProgressBar::hidden(),
     };
     tell::beside(&bar);
-    let done = upkeep.run(|_| bar.inc(1)).await;
+    let mut deleted = 0;
+    let done = upkeep.run(|step| match step {
+        Step::Merging(done, of) => bar.set_message(format!("{done} of {of} records merged")),
+        Step::Deleted(_) => {
+            deleted += 1;
+            bar.set_message(format!("{deleted} objects deleted"));
+        }
+    });
+    let done = done.await;
     bar.finish_and_clear();
-    let Run { trimmed, held, kept, swept } = done?;
+    let Run { merged, trimmed, held, rows, kept, swept } = done?;
+    for damage in &merged.damage {
+        tell::tell(&format!("cannot be merged, and stays as it is: {damage}; `tidelog verify` says more"));
+    }
     if context.json() {
         return print_json(&json!({
             "trimmed": trimmed.iter().map(trim_json).collect::<Vec<_>>(),
             "held": held.iter().map(trim_json).collect::<Vec<_>>(),
+            "rows_deleted": rows,
+            "merged": merged_json(&merged),
             "checkpoint": kept.checkpoint,
             "stripped": kept.stripped,
-            "swept": swept_json(&swept),
+            "swept": swept.as_ref().map(swept_json),
         }));
     }
     let trims = trims("trimmed", &trimmed) + &trims("held for an hour", &held);
-    print(&(trims + &kept_text(&kept) + &swept_text("deleted", &swept)))
+    let swept = swept.map(|swept| swept_text("deleted", &swept)).unwrap_or_default();
+    print(&(trims + &merged_text(&merged) + &kept_text(&kept) + &swept))
+}
+
+fn merged_text(merged: &Merged) -> String {
+    let Merged { slices, records, objects, bytes, .. } = merged;
+    match objects {
+        0 => String::new(),
+        _ => format!(
+            "merged {records} records of {slices} slices into {objects} files ({})\n",
+            show_bytes(*bytes)
+        ),
+    }
+}
+
+fn merged_json(merged: &Merged) -> Value {
+    let Merged { folds, slices, records, objects, bytes, rows, damage } = merged;
+    json!({
+        "folds": folds, "slices": slices, "records": records, "files": objects, "bytes": bytes,
+        "index_rows": rows, "damage": damage,
+    })
 }
 
 fn kept_text(kept: &Kept) -> String {
@@ -95,19 +132,46 @@ fn kept_text(kept: &Kept) -> String {
 
 async fn dry_run(context: &Context, upkeep: &Upkeep) -> Outcome {
     let overdue = upkeep.overdue().await?;
+    let unmerged = upkeep.unmerged().await?;
     let mut deletions = Vec::new();
     let swept = upkeep.sweepable(|deletion| deletions.push(deletion.clone())).await?;
     if context.json() {
         return print_json(&json!({
             "trims": overdue.trims.iter().map(trim_json).collect::<Vec<_>>(),
             "held": overdue.held.iter().map(trim_json).collect::<Vec<_>>(),
+            "unmerged": unmerged.iter().map(unmerged_json).collect::<Vec<_>>(),
             "deletions": deletions.iter().map(deletion_json).collect::<Vec<_>>(),
             "swept": swept_json(&swept),
         }));
     }
     let each: String = deletions.iter().map(deletion_text).collect();
     let trims = trims("would trim", &overdue.trims) + &trims("would hold for an hour", &overdue.held);
-    print(&(trims + &each + &swept_text("would delete", &swept)))
+    let merges: String = unmerged.iter().map(unmerged_text).collect();
+    print(&(trims + &merges + &each + &swept_text("would delete", &swept)))
+}
+
+fn because(due: Due) -> String {
+    match due {
+        Due::Age(ms) => format!("its oldest are {} s old", ms / 1_000),
+        Due::Backlog => "all topics together have too much".to_owned(),
+    }
+}
+
+fn unmerged_text(unmerged: &Unmerged) -> String {
+    let Unmerged { topic, slices, records, bytes, due, .. } = unmerged;
+    let what = format!("{records} records of {topic} in {slices} slices ({})", show_bytes(*bytes));
+    match due {
+        Some(due) => format!("would merge {what}: {}\n", because(*due)),
+        None => format!("would not merge {what} yet\n"),
+    }
+}
+
+fn unmerged_json(unmerged: &Unmerged) -> Value {
+    let Unmerged { topic, slices, records, bytes, oldest_ms, due, .. } = unmerged;
+    json!({
+        "topic": topic, "slices": slices, "records": records, "bytes": bytes, "oldest_ms": oldest_ms,
+        "due": due.map(because),
+    })
 }
 
 fn trims(verb: &str, trims: &[Trim]) -> String {
@@ -133,7 +197,10 @@ fn trim_json(trim: &Trim) -> Value {
 fn why(reason: &Reason) -> String {
     match reason {
         Reason::Dead { slot } => format!("commit {slot} let it go"),
-        Reason::Orphan { floor } => format!("no commit names it, and its name is older than commit {floor}"),
+        Reason::Orphan { floor } => {
+            format!("no commit or index row names it, and its name is older than commit {floor}")
+        }
+        Reason::TopicDeleted => "its topic was deleted".to_owned(),
         Reason::HalfWritten => "a killed writer left it half-written".to_owned(),
         Reason::OldCheckpoint { kept } => format!("the checkpoint at commit {kept} is kept"),
     }

@@ -56,7 +56,7 @@ fn to_json(report: &Report) -> serde_json::Value {
     };
     json!({
         "commits": report.commits, "stripped": report.stripped, "checkpoints": report.checkpoints,
-        "segments": report.segments, "slices": report.slices, "records": report.records, "bytes": report.bytes,
+        "segments": report.segments, "index_rows": report.rows, "merged": report.merged, "slices": report.slices, "records": report.records, "bytes": report.bytes,
         "damage": report.damage.iter().map(damage).collect::<Vec<_>>(),
     })
 }
@@ -75,10 +75,11 @@ fn to_text(report: &Report) -> String {
             ));
         }
     }
-    let Report { commits, stripped, checkpoints, segments, slices, records, bytes, .. } = report;
+    let Report { commits, stripped, checkpoints, segments, rows, merged, slices, records, bytes, .. } =
+        report;
     let bytes = show_bytes(*bytes);
     text.push_str(&format!(
-        "{commits} commits ({stripped} stripped), {checkpoints} checkpoints, {segments} segments, {slices} slices, {records} records, {bytes} read\n"
+        "{commits} commits ({stripped} stripped), {checkpoints} checkpoints, {segments} segments, {merged} merged ({rows} index rows), {slices} slices, {records} records, {bytes} read\n"
     ));
     text.push_str(&match report.damage.len() {
         0 => "no damage found\n".to_owned(),

@@ -11,7 +11,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::objects::ObjectName;
 use tidelog_core::store::aws::Access;
 use tidelog_core::store::{Place, Store, StoreUrl};
-use tidelog_core::upkeep::Deletion;
+use tidelog_core::upkeep::Step;
 use tidelog_core::{Log, Position, Record, UpkeepSettings};
 use tidelog_proxy::{Entry, Proxy};
 use tidelog_servers::{KEY_ID, REGION, SECRET, Server, dynamodb, seaweedfs};
@@ -179,10 +179,12 @@ async fn the_policies_allow_what_is_asked_and_no_more() {
     log.admin().delete_records("t", None, Position::End).await.unwrap();
     let sweep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
     let mut deleted = BTreeSet::new();
-    let mut tell = |deletion: &Deletion| {
-        deleted.insert(matches!(deletion.name, ObjectName::L0 { .. }));
+    let tell = |step: Step<'_>| {
+        if let Step::Deleted(deletion) = step {
+            deleted.insert(matches!(deletion.name, ObjectName::L0 { .. }));
+        }
     };
-    sweep.run(&mut tell).await.unwrap();
+    sweep.run(tell).await.unwrap();
     assert_eq!(deleted.len(), 2, "a segment and a checkpoint");
     let swept = recorded.needed(&may_delete);
 

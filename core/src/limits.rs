@@ -116,6 +116,8 @@ pub const SQLITE_QUEUE: usize = 256;
 /// How long whoever closes a folder waits for its connections to be closed.
 pub const SQLITE_CLOSE_MS: u64 = 5_000;
 
+/// Bytes at the end of a merged segment in which its footer's metadata is looked for first.
+pub const MERGED_TAIL_BYTES: u64 = 64 << 10;
 /// Largest body of an index row.
 pub const ROW_ITEM_BYTES_MAX: usize = 1_024;
 /// Attempts at writing an index row before the next run goes on.
@@ -125,13 +127,17 @@ pub const RANGES_PER_FOLD: usize = 300;
 /// Unmerged bytes at which the topics with the most slices are merged, however young…
 pub const MERGE_DUE_BYTES: u64 = 64 << 20;
 /// … or unmerged slices.
-pub const MERGE_DUE_SLICES: usize = 50_000;
+pub const MERGE_DUE_SLICES: u64 = 50_000;
 /// A topic is merged when its oldest unmerged records are so old…
 pub const MERGE_AGE_MS: i64 = 60_000;
 /// … if it has so many bytes of them (64 KiB/s); else…
 pub const MERGE_AGE_BYTES: u64 = 60 * (64 << 10);
 /// … when they are so old.
 pub const MERGE_AGE_MS_MAX: i64 = 600_000;
+/// A topic may say when, from here…
+pub const MERGE_AGE_SET_MS_MIN: usize = 1_000;
+/// … up to here.
+pub const MERGE_AGE_SET_MS_MAX: usize = 24 * 60 * 60 * 1_000;
 
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;
@@ -262,6 +268,8 @@ pub const LEADER_SILENCE_MS: u64 = 10_000;
 pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 /// How long an object is kept that a commit let go: queries may hold an older view.
 pub const READ_LAG_MS: u64 = 60 * 60 * 1_000;
+/// A process that runs upkeep again and again sweeps so often: each sweep lists all there is.
+pub const SWEEP_EVERY_MS: i64 = 15 * 60 * 1_000;
 /// Objects one sweep deletes at most; the next goes on.
 pub const SWEEP_OBJECTS_MAX: usize = 100_000;
 /// Objects one request deletes at most (S3: `DeleteObjects`).

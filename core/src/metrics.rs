@@ -100,6 +100,14 @@ metrics! {
     SlotsStripped: Counter "slots_stripped",
     /// Records that this process's trims let go.
     RecordsTrimmed: Counter "records_trimmed",
+    /// Slices that were not merged when upkeep last ran…
+    SlicesUnmerged: Gauge "unmerged_slices",
+    /// … their bytes, about…
+    BytesUnmerged: Gauge "unmerged_bytes",
+    /// … and how long ago the oldest of them was appended, ms.
+    UnmergedAgeMs: Gauge "unmerged_age_ms",
+    /// Index rows that this process deleted, since all their records were trimmed.
+    RowsTrimmed: Counter "rows_trimmed",
     /// Records that this process's merges folded.
     RecordsMerged: Counter "records_merged",
     /// Bytes of the merged segments that they wrote.

@@ -269,17 +269,23 @@ impl Objects {
         }
     }
 
-    /// Deletes objects and halves; what is not there is deleted. For sweep alone, which has proved that nothing names them,
+    /// Deletes objects and halves; what is not there is deleted. In a folder, those that held `closed` go with them where
+    /// they are empty: nobody puts into them any more. For sweep alone, which has proved that nothing names what it deletes,
     /// or ever will (L5).
     ///
     /// # Errors
     /// `CannotOpen`: no right to delete. `Unavailable`. Some may be deleted then.
-    pub(crate) async fn delete(&self, names: &[ObjectName], halves: &[Half]) -> Result<()> {
+    pub(crate) async fn delete(
+        &self,
+        names: &[ObjectName],
+        halves: &[Half],
+        closed: &[ObjectName],
+    ) -> Result<()> {
         if !names.is_empty() {
             self.repeat("deleting objects", |tries| self.try_delete(names, tries).boxed()).await?;
         }
         match &self.folder {
-            Some(folder) => folder.tidy(names, halves).await,
+            Some(folder) => folder.tidy(halves, closed).await,
             None => Ok(()),
         }
     }

@@ -65,6 +65,12 @@ pub enum Bug {
     InlineStrippedBeforeMerge,
     /// Trim: a clock far ahead trims all at once.
     ClockAheadTrimsAll,
+    /// Trim: an index row that reaches over the log start is deleted, too.
+    StraddlingRowDeleted,
+    /// Sweep: objects of a topic that index rows name are taken for orphans.
+    RowsIgnoredBySweep,
+    /// Sweep: the index rows are read before the view that is judged by.
+    RowsReadBeforeView,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
     NewerEraSwept,
     /// DynamoDB: a query's first page is taken for all there is.
@@ -94,7 +100,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 35] = [
+    pub const ALL: [Bug; 38] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -130,6 +136,9 @@ impl Bug {
         Bug::IndexedBeforeRows,
         Bug::PendingTakenForIndexed,
         Bug::InlineStrippedBeforeMerge,
+        Bug::StraddlingRowDeleted,
+        Bug::RowsIgnoredBySweep,
+        Bug::RowsReadBeforeView,
     ];
 }
 

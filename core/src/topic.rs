@@ -17,14 +17,22 @@ pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// Largest flush that rides inside its commit, bytes; 0: none.
 pub const INLINE_BYTES_MAX: &str = "inline.bytes.max";
 
+/// How old the oldest records become before they are merged, ms. Unless set: a minute where the topic takes 64 KiB/s, ten
+/// minutes where it takes less.
+pub const MERGE_MAX_AGE_MS: &str = "merge.max.age.ms";
+/// `true`: merged segments have a bloom filter on the key.
+pub const BLOOM_FILTER_KEY: &str = "parquet.bloom.filter.key";
+
 /// Every key that a topic may set.
-pub const CONFIG_KEYS: [&str; 6] = [
+pub const CONFIG_KEYS: [&str; 8] = [
     RETENTION_MS,
     RETENTION_BYTES,
     COMPRESSION_TYPE,
     MESSAGE_TIMESTAMP_TYPE,
     MAX_MESSAGE_BYTES,
     INLINE_BYTES_MAX,
+    MERGE_MAX_AGE_MS,
+    BLOOM_FILTER_KEY,
 ];
 
 /// Kafka's rules: 1 to 249 of `[a-zA-Z0-9._-]`, and neither `.` nor `..`.
@@ -78,6 +86,11 @@ fn check_value(key: &str, value: &str) -> Result<()> {
         INLINE_BYTES_MAX if !within(value, 0, limits::INLINE_BYTES_MAX) => {
             invalid(&format!("0 to {} bytes", limits::INLINE_BYTES_MAX))
         }
+        MERGE_MAX_AGE_MS if !within(value, limits::MERGE_AGE_SET_MS_MIN, limits::MERGE_AGE_SET_MS_MAX) => {
+            let (least, most) = (limits::MERGE_AGE_SET_MS_MIN, limits::MERGE_AGE_SET_MS_MAX);
+            invalid(&format!("{least} to {most} ms"))
+        }
+        BLOOM_FILTER_KEY if !matches!(value, "true" | "false") => invalid("true or false"),
         _ => Ok(()),
     }
 }
@@ -110,5 +123,8 @@ mod tests {
         assert!(check("cleanup.policy", "compact").unwrap_err().to_string().contains("is not known"));
         assert!(check(MESSAGE_TIMESTAMP_TYPE, "Never").is_err());
         assert!(check(INLINE_BYTES_MAX, "4097").is_err());
+        let error = check(MERGE_MAX_AGE_MS, "-1").unwrap_err().to_string();
+        assert!(error.contains("merge.max.age.ms=-1: must be 1000 to 86400000 ms"), "{error}");
+        assert!(check(BLOOM_FILTER_KEY, "yes").is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! pk     era/topic id/partition · sk = base of the fold's range
 //! id     hop << 64 | number of the fold or rewrite          a greater one wins, however late a smaller one comes
 //! body   u8 version = 1 · list(L1 object), one · list(L1 range), one · 8 checksum
-//! time   0
+//! time   0, or since when trim has known that nobody needs it, ms
 //! ```
 //! Rows only repeat what a commit said: anyone may write them again, from the view, until `Indexed` says that they are
 //! all there (R4).
@@ -39,6 +39,17 @@ pub struct IndexRow {
     pub range: L1Range,
 }
 
+/// An index row as the table holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredRow {
+    /// Its sort key: the base of the fold's range.
+    pub sk: u64,
+    /// Since when trim has known that nobody needs it, ms; 0: somebody does.
+    pub trimmed_ms: i64,
+    /// What it says.
+    pub row: IndexRow,
+}
+
 impl L1Object {
     /// Its name, in the topic called `topic`.
     pub fn name(&self, topic: &str) -> ObjectName {
@@ -70,18 +81,18 @@ impl IndexRow {
         u128::from(self.number)
     }
 
-    fn item(&self, sk: u64) -> Item {
+    fn item(&self, sk: u64, trimmed_ms: i64) -> Item {
         let range = L1Range { object: 0, ..self.range };
         let mut out = Writer::default();
         out.u8(ROW_VERSION);
         write_l1(&mut out, std::slice::from_ref(&self.object), std::slice::from_ref(&range));
         out.u64(checksum(sk, self.id(), out.as_slice()));
         let body = Some(out.into_bytes());
-        Item { sk, id: self.id(), time_ms: 0, body, hint: HINT.to_owned() }
+        Item { sk, id: self.id(), time_ms: trimmed_ms, body, hint: HINT.to_owned() }
     }
 
     /// Reads the row found under `topic` and `partition`.
-    fn read(topic: TopicId, partition: u32, item: &Item) -> Result<Self> {
+    pub(crate) fn read(topic: TopicId, partition: u32, item: &Item) -> Result<Self> {
         let what = format!("index row {topic}/{partition} at {}", item.sk);
         let body: &Bytes = item.body.as_ref().ok_or_else(|| Error::damaged(what.clone(), "has no body"))?;
         if body.len() > limits::ROW_ITEM_BYTES_MAX || body.len() < 9 {
@@ -125,10 +136,44 @@ impl Chain {
         found.map(|item| IndexRow::read(topic, partition, &item)).transpose()
     }
 
+    /// A page of rows from the sort key `from` on, and where the next one begins, if there is one.
+    pub(crate) async fn rows(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        from: u64,
+        consistency: Consistency,
+    ) -> Result<(Vec<StoredRow>, Option<u64>)> {
+        let pk = IndexRow::pk(self.era, topic, partition);
+        let page = self.timed(self.table.range(&pk, from, limits::PAGE_ITEMS, consistency)).await;
+        let page = self.note(page, "reading the index")?;
+        let next = page.items.last().filter(|_| page.more).map(|last| last.sk + 1);
+        let row = |item: &Item| {
+            let row = IndexRow::read(topic, partition, item)?;
+            Ok(StoredRow { sk: item.sk, trimmed_ms: item.time_ms, row })
+        };
+        Ok((page.items.iter().map(row).collect::<Result<_>>()?, next))
+    }
+
+    /// Notes since when nobody needs a row, unless it is another's by now. `false`: it is.
+    pub(crate) async fn mark_row(&self, stored: &StoredRow, trimmed_ms: i64) -> Result<bool> {
+        let pk = IndexRow::pk(self.era, stored.row.object.topic, stored.row.range.partition);
+        let item = stored.row.item(stored.sk, trimmed_ms);
+        let marked = self.timed(self.table.replace_if(&pk, &item, item.id)).await;
+        self.note(marked, "marking an index row")
+    }
+
+    /// Deletes a row, unless it is another's by now: one that was written late, or overwritten, is not the one read.
+    pub(crate) async fn delete_row(&self, stored: &StoredRow) -> Result<bool> {
+        let pk = IndexRow::pk(self.era, stored.row.object.topic, stored.row.range.partition);
+        let deleted = self.timed(self.table.delete_if(&pk, stored.sk, stored.row.id())).await;
+        self.note(deleted, "deleting an index row")
+    }
+
     /// Writes a row under `sk`, unless the one there is of the same fold or a later one. Late, twice or never is the same.
     pub(crate) async fn write_row(&self, sk: u64, row: &IndexRow) -> Result<()> {
         let pk = IndexRow::pk(self.era, row.object.topic, row.range.partition);
-        let item = row.item(sk);
+        let item = row.item(sk, 0);
         let mut last = None;
         for attempt in 0..limits::ROW_ATTEMPTS_MAX {
             if attempt > 0 {

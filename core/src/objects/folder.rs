@@ -5,7 +5,7 @@
 //! not answered, so nothing says how far it came ([`Folder::sync`]). And what a killed put leaves, which no listing shows
 //! ([`Folder::halves`]).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -100,16 +100,16 @@ impl Folder {
         found.await.map_err(|error| self.explain(&error))
     }
 
-    /// Removes these halves, then the folders that they and these objects, which are deleted, lay in, where they are
-    /// empty. Only the innermost: it is named after a commit below the floor, so no put that counts comes into it; the
-    /// others are in use.
-    pub(super) async fn tidy(self: &Arc<Self>, names: &[ObjectName], halves: &[Half]) -> Result<()> {
+    /// Removes these halves, then the folders that held `closed`, where they are empty. Of a segment or checkpoint only the
+    /// innermost, which is named after a commit below the floor, so that no put that counts comes into it; of a merged
+    /// segment, whose topic is gone, all of the topic's own. The others are in use.
+    pub(super) async fn tidy(self: &Arc<Self>, halves: &[Half], closed: &[ObjectName]) -> Result<()> {
         let halves: Vec<PathBuf> = halves.iter().map(|half| self.root.join(half.to_string())).collect();
-        let files = names.iter().map(|name| self.file(name));
-        let parents: HashSet<PathBuf> = files
-            .chain(halves.iter().cloned())
-            .filter_map(|file| file.parent().map(Path::to_owned))
-            .collect();
+        let mut parents = BTreeSet::new();
+        for name in closed {
+            let own = if matches!(name, ObjectName::L1 { .. }) { 3 } else { 1 };
+            parents.extend(self.file(name).ancestors().skip(1).take(own).map(Path::to_owned));
+        }
         let tidied = offload(move || {
             for half in halves {
                 match fs::remove_file(half) {
@@ -117,8 +117,8 @@ impl Folder {
                     _ => {}
                 }
             }
-            // One that is not empty, or gone, stays as it is.
-            parents.iter().for_each(|parent| drop(fs::remove_dir(parent)));
+            // Those within come first. One that is not empty, or gone, stays as it is.
+            parents.iter().rev().for_each(|parent| drop(fs::remove_dir(parent)));
             Ok(())
         });
         tidied.await.map_err(|error| self.explain(&error))

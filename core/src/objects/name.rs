@@ -234,6 +234,11 @@ impl Ulid {
         let random = (u128::from(env.random_u64() & 0xffff) << 64) | u128::from(env.random_u64());
         Self((u128::from(time) << 80) | random)
     }
+
+    /// The time that it was drawn at, by the clock of whoever drew it: ms since 1970.
+    pub fn time_ms(self) -> i64 {
+        (self.0 >> 80) as i64
+    }
 }
 
 impl fmt::Display for Ulid {

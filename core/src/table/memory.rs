@@ -58,6 +58,16 @@ impl MemoryTable {
         self
     }
 
+    /// The partition keys that items are under, for tests.
+    pub fn keys(&self) -> Vec<String> {
+        let state = self.lock();
+        let keys = state
+            .ledgers
+            .iter()
+            .filter(|(pk, items)| items.keys().any(|sk| state.current(pk, *sk).is_some()));
+        keys.map(|(pk, _)| pk.clone()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock can stop half way, so a poisoned state is a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

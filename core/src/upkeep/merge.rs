@@ -8,8 +8,8 @@
 //! that is killed anywhere, only cost an object that nothing names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+use super::due::unmerged;
 use super::{Upkeep, is_superseded};
 use crate::batch::Rows;
 use crate::env::offload;
@@ -22,9 +22,9 @@ use crate::metrics::Metric;
 use crate::objects::Ulid;
 use crate::plant::{self, Bug};
 use crate::record::{RecordSum, TopicId};
+use crate::segment::Compression;
 use crate::segment::merged::{MergedFooter, MergedPart, MergedSegment, MergedWriter};
-use crate::segment::{Compression, Layout};
-use crate::topic::COMPRESSION_TYPE;
+use crate::topic::{BLOOM_FILTER_KEY, COMPRESSION_TYPE};
 
 /// What a merge did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ struct Input {
 struct Named {
     name: String,
     compression: Compression,
+    /// The key gets a bloom filter.
+    bloom: bool,
 }
 
 /// The slices of one topic and hour that were read, by partition.
@@ -81,14 +83,11 @@ struct Written {
 
 impl Upkeep {
     /// Finishes what others began, then merges the topics that are due, or `all`, fold by fold until none is left. Damaged
-    /// slices stay where they are; the merge of the others goes on.
-    ///
-    /// **Not for stores that are to be kept**: sweep, trim by retention and verify do not know of merged segments yet, so
-    /// [`run`](Self::run) does not merge.
+    /// slices stay where they are; the merge of the others goes on. `tell` hears of records merged, and of how many.
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
-    pub async fn merge(&self, all: bool) -> Result<Merged> {
+    pub async fn merge(&self, all: bool, mut tell: impl FnMut(u64, u64)) -> Result<Merged> {
         let chain = &self.ledger.chain;
         let mut merged = Merged::default();
         let mut lost = 0;
@@ -96,7 +95,7 @@ impl Upkeep {
         loop {
             chain.refresh(chain.tick()).await?;
             merged.rows += self.index().await?;
-            match self.fold(all, lost > 0, &mut blocked, &mut merged).await {
+            match self.fold(all, lost > 0, &mut blocked, &mut merged, &mut tell).await {
                 Ok(true) => lost = 0,
                 Ok(false) => return Ok(merged),
                 // Somebody else merged them, or what they lie in was swept since: look again. Who is late every time is not
@@ -148,13 +147,16 @@ impl Upkeep {
         again: bool,
         blocked: &mut BTreeSet<(TopicId, u32)>,
         merged: &mut Merged,
+        tell: &mut impl FnMut(u64, u64),
     ) -> Result<bool> {
         let chain = &self.ledger.chain;
         let now_ms = self.now_ms();
         let (drawn, names, inputs) = chain.view(|view| {
-            let due = due(view, now_ms, all);
+            let unmerged = unmerged(view, now_ms).into_iter().filter(|topic| all || topic.due.is_some());
+            let due = unmerged.map(|topic| topic.id).collect();
             (view.slot, named(view, &due), inputs(view, &due, blocked))
         })?;
+        tell(merged.records, merged.records + inputs.iter().map(|input| input.slice.rows).sum::<u64>());
         let mut gathered = Gathered { blocked: std::mem::take(blocked), ..Gathered::default() };
         let read = self.gather(&names, &inputs, again, &mut gathered, merged).await;
         *blocked = std::mem::take(&mut gathered.blocked);
@@ -347,7 +349,7 @@ impl Gathered {
 
 /// The file, and the ranges in it but for their row groups. Pure.
 fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, Vec<L1Range>)> {
-    let mut writer = MergedWriter::new(&named.name, topic, named.compression)?;
+    let mut writer = MergedWriter::new(&named.name, topic, named.compression, named.bloom)?;
     let mut ranges = Vec::new();
     for (partition, slices) in parts {
         let (Some((first, _)), Some((last, _))) = (slices.first(), slices.last()) else { continue };
@@ -403,58 +405,6 @@ fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]
     Ok(())
 }
 
-/// Topics whose slices are to be merged now. Pure.
-fn due(view: &View, now_ms: i64, all: bool) -> BTreeSet<TopicId> {
-    #[derive(Default)]
-    struct Unmerged {
-        slices: usize,
-        bytes: u64,
-        oldest_ms: i64,
-    }
-    let mut shares: BTreeMap<(ObjectRef, u32), u64> = BTreeMap::new();
-    for (_, _, slice) in view.slices() {
-        if let Place::Object(object, _) = &slice.place {
-            *shares.entry((*object, slice.group)).or_default() += 1;
-        }
-    }
-    let share = |slice: &Slice| match &slice.place {
-        Place::Inline { length, .. } => u64::from(*length),
-        Place::Object(object, layout) => {
-            let bytes = group_bytes(layout, slice.group);
-            bytes / shares.get(&(*object, slice.group)).copied().unwrap_or(1).max(1)
-        }
-    };
-    let mut topics: BTreeMap<TopicId, Unmerged> = BTreeMap::new();
-    for (topic, _, slice) in view.slices() {
-        let unmerged = topics.entry(topic).or_insert(Unmerged { oldest_ms: i64::MAX, ..Unmerged::default() });
-        unmerged.slices += 1;
-        unmerged.bytes += share(slice);
-        unmerged.oldest_ms = unmerged.oldest_ms.min(slice.append_ms);
-    }
-    let is_old = |unmerged: &Unmerged| {
-        let age_ms = now_ms.saturating_sub(unmerged.oldest_ms);
-        let busy = unmerged.bytes >= limits::MERGE_AGE_BYTES;
-        age_ms >= if busy { limits::MERGE_AGE_MS } else { limits::MERGE_AGE_MS_MAX }
-    };
-    let mut due: BTreeSet<TopicId> =
-        topics.iter().filter(|(_, unmerged)| all || is_old(unmerged)).map(|(topic, _)| *topic).collect();
-    // Too much in all: those with the most slices, until the rest is little enough.
-    let mut rest: Vec<_> = topics.iter().filter(|(topic, _)| !due.contains(*topic)).collect();
-    rest.sort_by_key(|(_, unmerged)| unmerged.slices);
-    let (mut slices, mut bytes) =
-        rest.iter().fold((0, 0), |(slices, bytes), (_, u)| (slices + u.slices, bytes + u.bytes));
-    while slices >= limits::MERGE_DUE_SLICES || bytes >= limits::MERGE_DUE_BYTES {
-        let Some((topic, unmerged)) = rest.pop() else { break };
-        due.insert(*topic);
-        (slices, bytes) = (slices - unmerged.slices, bytes - unmerged.bytes);
-    }
-    due
-}
-
-fn group_bytes(layout: &Arc<Layout>, group: u32) -> u64 {
-    layout.groups.get(group as usize).map_or(0, |group| u64::from(group.length))
-}
-
 fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
     let compression = |topic: &Topic| {
         let set = topic.config.get(COMPRESSION_TYPE).and_then(|value| value.parse().ok());
@@ -462,7 +412,8 @@ fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
     };
     let named = |id: &TopicId| {
         let topic = view.topics.get(id)?;
-        Some((*id, Named { name: topic.name.clone(), compression: compression(topic) }))
+        let bloom = topic.config.get(BLOOM_FILTER_KEY).is_some_and(|value| value == "true");
+        Some((*id, Named { name: topic.name.clone(), compression: compression(topic), bloom }))
     };
     due.iter().filter_map(named).collect()
 }

@@ -3,20 +3,26 @@
 //! | file | what it is |
 //! |---|---|
 //! | `trim` | log starts move: by a topic's retention, or because somebody asked |
+//! | `due` | which topics are to be merged now |
 //! | `merge` | small segments become large ones |
-//! | `sweep` | objects that no commit names, or will ever name, are deleted |
+//! | `rows` | index rows: which objects they name, and which of them nobody needs |
+//! | `sweep` | objects that nothing names, or will ever name, are deleted |
 //!
 //! Only a commit takes records away; what is deleted afterwards is what the ledger does not name. Nothing else in Tidelog
 //! deletes or lists objects.
 
+mod due;
 mod merge;
+mod rows;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod trim;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use due::{Due, Unmerged};
 pub use merge::Merged;
 pub use sweep::{Deletion, Reason, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim};
@@ -24,7 +30,9 @@ pub use trim::{BRAKE_GROUP, Overdue, Trim};
 use crate::error::{Error, Result};
 pub use crate::ledger::Kept;
 use crate::ledger::Ledger;
+use crate::ledger::view::View;
 use crate::limits;
+use crate::record::{Offset, TopicId};
 
 /// How long things are kept from deletion. Data only.
 #[derive(Debug, Clone)]
@@ -41,52 +49,95 @@ impl Default for UpkeepSettings {
     }
 }
 
-/// Trims and sweeps one log. Cheap to clone; the clones share what they know.
+/// Merges, trims and sweeps one log. Cheap to clone; the clones share what they know.
 #[derive(Debug, Clone)]
 pub struct Upkeep {
     ledger: Ledger,
     settings: UpkeepSettings,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What a process knows of earlier runs, and so need not look up again. Nothing rests on it: it only saves requests.
+#[derive(Debug, Default)]
+struct Memory {
     /// The commit and the horizon as of which there was nothing to sweep.
-    clean: Arc<Mutex<Option<sweep::Horizon>>>,
+    clean: Option<sweep::Horizon>,
+    /// When the last sweep was, ms.
+    swept_ms: Option<i64>,
+    /// What is left to be done about rows below log starts.
+    fronts: BTreeMap<(TopicId, u32), rows::Front>,
+    /// As of a log start: when the last of the first merged records was appended, ms.
+    ages: BTreeMap<(TopicId, u32), (Offset, i64)>,
+}
+
+impl Memory {
+    /// Forgets topics that are gone.
+    fn keep(&mut self, view: &View) {
+        self.fronts.retain(|(topic, _), _| view.topics.contains_key(topic));
+        self.ages.retain(|(topic, _), _| view.topics.contains_key(topic));
+    }
 }
 
 /// What one run did.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
+    /// What was merged.
+    pub merged: Merged,
     /// Log starts that were moved.
     pub trimmed: Vec<Trim>,
     /// Those that must wait, since the clock may be wrong; see [`Overdue::held`].
     pub held: Vec<Trim>,
+    /// Index rows that were deleted, since all their records were trimmed.
+    pub rows: u64,
     /// Checkpoint and strip, if one was due.
     pub kept: Kept,
-    /// What was deleted.
-    pub swept: Swept,
+    /// What was deleted; `None`: the last sweep was not long ago.
+    pub swept: Option<Swept>,
+}
+
+/// What a run is doing, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Merging: so many records are in merged segments, of about so many that are due.
+    Merging(u64, u64),
+    /// An object was deleted.
+    Deleted(&'a Deletion),
 }
 
 impl Upkeep {
     /// Upkeep of the log behind `ledger`.
     pub fn new(ledger: Ledger, settings: UpkeepSettings) -> Self {
-        Self { ledger, settings, clean: Arc::default() }
+        Self { ledger, settings, memory: Arc::default() }
     }
 
-    /// All of it: forgets silent producers and groups, trims by retention, checkpoints and strips if that is due, sweeps.
-    /// `tell` hears of each deletion after it is done.
+    /// All of it: forgets silent producers and groups, trims by retention, merges what is due, checkpoints and strips if
+    /// that is due, sweeps (in one process not more often than every quarter of an hour). `tell` hears how it goes on.
     ///
     /// # Errors
-    /// Those of the ledger and of the object store. What was done is done; the next run goes on.
-    pub async fn run(&self, tell: impl FnMut(&Deletion)) -> Result<Run> {
+    /// Those of the ledger and of the stores. What was done is done; the next run goes on.
+    pub async fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
+        let mut run = Run::default();
         self.ledger.expire().await?;
         let overdue = self.overdue().await?;
         self.announce(&overdue.held).await?;
         self.trim(&overdue.trims).await?;
-        let kept = self.ledger.keep_short().await?;
-        let swept = self.sweep(tell).await?;
-        Ok(Run { trimmed: overdue.trims, held: overdue.held, kept, swept })
+        (run.trimmed, run.held) = (overdue.trims, overdue.held);
+        run.rows = self.trim_rows().await?;
+        run.merged = self.merge(false, |done, of| tell(Step::Merging(done, of))).await?;
+        self.measure()?;
+        run.kept = self.ledger.keep_short().await?;
+        let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
+        if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {
+            let swept = self.sweep(|deletion| tell(Step::Deleted(deletion))).await?;
+            self.memory().swept_ms = (!swept.more).then_some(now_ms);
+            run.swept = Some(swept);
+        }
+        Ok(run)
     }
 
-    fn clean(&self) -> std::sync::MutexGuard<'_, Option<sweep::Horizon>> {
-        // One value, replaced whole.
-        self.clean.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        // Each part is replaced whole, and nothing rests on it.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Own clock or the store's, whichever is behind: a clock that is ahead must not delete.

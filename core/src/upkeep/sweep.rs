@@ -1,22 +1,26 @@
 //! Sweep: deletes what no commit names, or will ever name (R2, R3).
 //!
 //! ```text
-//!   list what may be dead ─▶ commit Floor ─▶ a view at or after it ─▶ delete what it does not name
+//!   list what may be dead ─▶ commit Floor ─▶ a view at or after it ─▶ index rows ─▶ a view ─▶ delete what none of them names
 //! ```
 //! An object drawn below the floor that the view behind the floor does not name can never be named: every later commit
-//! refuses it. So neither the listing nor the delete must be young, and a sweeper may be stopped anywhere for any time.
+//! refuses it. Merged segments are named by pending folds, then by index rows: those are read after the view, or a fold
+//! that is indexed in between would be in neither; and before another view, whose dead list has what was let go
+//! meanwhile. So neither the listing nor the delete must be young, and a sweeper may be stopped anywhere for any time.
 //! Clocks only choose the floor and how long the dead are kept; a wrong one makes writers upload again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::rows::Named;
 use super::{Upkeep, is_superseded};
 use crate::error::Result;
-use crate::ledger::action::{Action, Floor, LEDGER};
+use crate::ledger::action::{Action, Floor, LEDGER, ObjectRef};
 use crate::ledger::view::View;
 use crate::limits;
 use crate::metrics::Metric;
-use crate::objects::{Half, ObjectName};
+use crate::objects::{Half, ObjectName, Ulid};
 use crate::plant::{self, Bug};
+use crate::record::TopicId;
 
 /// An object that was deleted, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +43,13 @@ pub enum Reason {
         /// That commit.
         slot: u64,
     },
-    /// No commit names it, and none can any more: its name was drawn before the floor.
+    /// No commit or index row names it, and none can any more: its name was drawn before the floor.
     Orphan {
         /// The floor.
         floor: u64,
     },
+    /// A merged segment of a topic that was deleted.
+    TopicDeleted,
     /// A put that was killed left it half-written, before the floor.
     HalfWritten,
     /// A checkpoint older than the newest but one.
@@ -81,13 +87,15 @@ pub(super) struct Horizon {
     checkpoint: u64,
 }
 
-/// What is still needed, as of a view.
+/// What is still needed, as of a view; merged segments only as far as the view knows of them.
 struct Needed {
     era: u16,
     floor: u64,
-    named: BTreeSet<ObjectName>,
+    named: BTreeSet<ObjectRef>,
     checkpoint: u64,
-    dead: BTreeMap<ObjectName, u64>,
+    dead: BTreeMap<ObjectRef, u64>,
+    /// Living topics, with the number of their partitions.
+    topics: BTreeMap<TopicId, u32>,
 }
 
 impl Upkeep {
@@ -109,22 +117,26 @@ impl Upkeep {
     /// nothing of the object store if nothing was committed, and no horizon passed, since there was nothing to sweep.
     ///
     /// # Errors
-    /// Those of the ledger and of the object store. What was deleted is deleted; the next run goes on.
+    /// Those of the ledger and of the stores. What was deleted is deleted; the next run goes on.
     pub async fn sweep(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         let chain = &self.ledger.chain;
         chain.refresh(chain.tick()).await?;
         let (horizon, needed) = self.look()?;
-        if *self.clean() == Some(horizon) {
+        if self.memory().clean == Some(horizon) {
             return Ok(Swept { floor: needed.floor, ..Swept::default() });
         }
         let (found, mut swept) = self.list(&needed.at(horizon)).await?;
         if found.is_empty() {
-            *self.clean() = Some(horizon);
+            self.memory().clean = Some(horizon);
             return Ok(swept);
         }
         // What is read before the floor may be named in between (plant: it is trusted all the same).
         let mut needed = needed.at(horizon);
         let dead = std::mem::take(&mut needed.dead);
+        let mut early = Named::new(self);
+        if plant::on(Bug::RowsReadBeforeView) {
+            self.unnamed(found.clone(), &needed, &mut early).await?;
+        }
         if !plant::on(Bug::SweepWithoutFloor) {
             self.raise(horizon).await?;
         }
@@ -135,15 +147,9 @@ impl Upkeep {
         swept.floor = needed.floor;
         let judge = |found: Deletion| needed.judge(found.name, found.half, found.bytes, &dead);
         let found: Vec<Deletion> = found.into_iter().filter_map(judge).collect();
+        let found = self.unnamed(found, &needed, &mut early).await?;
         for batch in found.chunks(limits::DELETES_PER_REQUEST) {
-            let (mut names, mut halves) = (Vec::new(), Vec::new());
-            for Deletion { name, half, .. } in batch {
-                match half {
-                    Some(number) => halves.push(Half { name: name.clone(), number: *number }),
-                    None => names.push(name.clone()),
-                }
-            }
-            chain.objects.delete(&names, &halves).await?;
+            self.delete(batch).await?;
             let bytes: u64 = batch.iter().map(|deletion| deletion.bytes).sum();
             (swept.objects, swept.bytes) = (swept.objects + batch.len() as u64, swept.bytes + bytes);
             chain.metrics.record(Metric::ObjectsSwept, batch.len() as u64);
@@ -151,6 +157,55 @@ impl Upkeep {
             batch.iter().for_each(&mut tell);
         }
         Ok(swept)
+    }
+
+    /// Those that no index row names and, where there are merged segments, no view after the rows were read.
+    async fn unnamed(
+        &self,
+        found: Vec<Deletion>,
+        needed: &Needed,
+        named: &mut Named<'_>,
+    ) -> Result<Vec<Deletion>> {
+        let mut left = Vec::with_capacity(found.len());
+        let mut merged = false;
+        for deletion in found {
+            if let Some((topic, partitions, object)) = needed.asks_rows(&deletion) {
+                merged = true;
+                if named.holds(topic, partitions, object).await? {
+                    continue;
+                }
+            }
+            left.push(deletion);
+        }
+        if merged {
+            let chain = &self.ledger.chain;
+            chain.refresh(chain.tick()).await?;
+            let after = self.look()?.1;
+            let is_l1 = |deletion: &Deletion| matches!(deletion.name, ObjectName::L1 { .. });
+            let is_named = |deletion: &Deletion| {
+                reference(&deletion.name).is_some_and(|object| after.named.contains(&object))
+            };
+            left.retain(|deletion| !is_l1(deletion) || deletion.half.is_some() || !is_named(deletion));
+        }
+        Ok(left)
+    }
+
+    /// Deletes at most [`limits::DELETES_PER_REQUEST`] objects.
+    async fn delete(&self, batch: &[Deletion]) -> Result<()> {
+        let (mut names, mut halves, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+        for Deletion { name, half, bytes, why } in batch {
+            if *why == Reason::TopicDeleted && half.is_none() {
+                self.drop_rows(name, *bytes).await?;
+            }
+            match half {
+                Some(number) => halves.push(Half { name: name.clone(), number: *number }),
+                None => names.push(name.clone()),
+            }
+            if *why == Reason::TopicDeleted || !matches!(name, ObjectName::L1 { .. }) {
+                closed.push(name.clone());
+            }
+        }
+        self.ledger.chain.objects.delete(&names, &halves, &closed).await
     }
 
     /// Commits the floor, unless somebody was faster.
@@ -180,13 +235,20 @@ impl Upkeep {
     async fn list(&self, needed: &Needed) -> Result<(Vec<Deletion>, Swept)> {
         let objects = &self.ledger.chain.objects;
         let (mut found, mut swept) = (Vec::new(), Swept { floor: needed.floor, ..Swept::default() });
-        for kind in ["l0", "ckpt"] {
+        let mut named = Named::new(self);
+        for kind in ["l0", "topics", "ckpt"] {
             let mut listed = objects.list(kind);
             while let Some((path, bytes)) = objects.next(&mut listed).await? {
                 swept.listed += 1;
                 // What is not a name of ours is not ours to delete.
                 let Ok(name) = path.parse::<ObjectName>() else { continue };
-                found.extend(needed.judge(name, None, bytes, &needed.dead));
+                let Some(deletion) = needed.judge(name, None, bytes, &needed.dead) else { continue };
+                if let Some((topic, partitions, object)) = needed.asks_rows(&deletion)
+                    && named.holds(topic, partitions, object).await?
+                {
+                    continue;
+                }
+                found.push(deletion);
                 if found.len() >= limits::SWEEP_OBJECTS_MAX {
                     swept.more = true;
                     return Ok((found, swept));
@@ -205,7 +267,11 @@ impl Upkeep {
 fn horizon(view: &View, sweep_ms: i64, read_ms: i64) -> Horizon {
     let slices = view.slices().map(|(_, _, slice)| (slice.slot, slice.append_ms));
     let dead = view.dead.iter().map(|dead| (dead.slot, dead.time_ms));
-    let old = slices.chain(dead).chain([(view.slot, view.time_ms)]).filter(|(_, ms)| *ms <= sweep_ms);
+    // What a name says of the time is somebody's clock, which is good enough here.
+    let named = [view.checkpoint, view.checkpoint_before].into_iter().flatten();
+    let named = named.map(|named| (named.name.at, Ulid(named.name.ulid).time_ms()));
+    let old =
+        slices.chain(dead).chain(named).chain([(view.slot, view.time_ms)]).filter(|(_, ms)| *ms <= sweep_ms);
     let young = view.dead.iter().find(|dead| dead.time_ms > read_ms && !plant::on(Bug::DeadSweptAtOnce));
     Horizon {
         slot: view.slot,
@@ -225,54 +291,82 @@ fn kept_checkpoint(view: &View) -> u64 {
     kept.map_or(0, |kept| kept.name.at)
 }
 
+/// How the ledger refers to a segment of this name.
+fn reference(name: &ObjectName) -> Option<ObjectRef> {
+    match name {
+        ObjectName::L0 { era, ledger, drawn, ulid } | ObjectName::L1 { era, ledger, drawn, ulid, .. } => {
+            Some(ObjectRef { era: *era, ledger: *ledger, drawn: *drawn, ulid: ulid.0 })
+        }
+        ObjectName::Checkpoint { .. } | ObjectName::Probe { .. } => None,
+    }
+}
+
 impl Needed {
     fn of(view: &View, era: u16) -> Self {
-        let dead = view.dead.iter().filter(|dead| dead.l1.is_none());
-        let dead: BTreeMap<_, _> = dead.map(|dead| (ObjectName::from(&dead.object), dead.slot)).collect();
-        let mut named: BTreeSet<ObjectName> = view.objects.keys().map(ObjectName::from).collect();
-        named.extend(dead.keys().cloned());
-        Self { era, floor: view.floor, named, checkpoint: kept_checkpoint(view), dead }
+        let dead: BTreeMap<_, _> = view.dead.iter().map(|dead| (dead.object, dead.slot)).collect();
+        let mut named: BTreeSet<ObjectRef> = view.objects.keys().copied().collect();
+        named.extend(view.pending.values().flat_map(|pending| &pending.objects).map(|l1| l1.object));
+        named.extend(dead.keys().copied());
+        let topics = view.topics.iter().map(|(id, topic)| (*id, topic.partitions.len() as u32)).collect();
+        Self { era, floor: view.floor, named, checkpoint: kept_checkpoint(view), dead, topics }
     }
 
     /// As it will be once the horizon's floor is committed.
     fn at(&self, horizon: Horizon) -> Self {
-        let is_kept = |name: &&ObjectName| self.dead.get(*name).is_none_or(|slot| *slot >= horizon.forget);
-        let named = self.named.iter().filter(is_kept).cloned().collect();
+        let is_kept = |object: &&ObjectRef| self.dead.get(*object).is_none_or(|slot| *slot >= horizon.forget);
+        let named = self.named.iter().filter(is_kept).copied().collect();
         let Horizon { floor, checkpoint, .. } = horizon;
-        Self { era: self.era, floor, named, checkpoint, dead: self.dead.clone() }
+        let (dead, topics) = (self.dead.clone(), self.topics.clone());
+        Self { era: self.era, floor, named, checkpoint, dead, topics }
     }
 
-    /// Why an object is not needed; `None`: it is, or nobody knows.
+    /// Whether the index rows of a living topic decide, and of which.
+    fn asks_rows(&self, deletion: &Deletion) -> Option<(TopicId, u32, ObjectRef)> {
+        let ObjectName::L1 { id, .. } = &deletion.name else { return None };
+        // Of a half nothing names it.
+        if deletion.half.is_some() || plant::on(Bug::RowsIgnoredBySweep) {
+            return None;
+        }
+        Some((*id, *self.topics.get(id)?, reference(&deletion.name)?))
+    }
+
+    /// Why an object is not needed, as far as the view knows; `None`: it is, or nobody knows.
     fn judge(
         &self,
         name: ObjectName,
         half: Option<u32>,
         bytes: u64,
-        dead: &BTreeMap<ObjectName, u64>,
+        dead: &BTreeMap<ObjectRef, u64>,
     ) -> Option<Deletion> {
         let ours =
             |era: u16, ledger: u16| ledger == LEDGER && (era <= self.era || plant::on(Bug::NewerEraSwept));
-        let why = match name {
-            ObjectName::L0 { era, ledger, drawn, .. } => {
-                if !ours(era, ledger) || drawn >= self.floor {
+        let why = match &name {
+            ObjectName::L0 { .. } | ObjectName::L1 { .. } => {
+                let object = reference(&name)?;
+                if !ours(object.era, object.ledger) || object.drawn >= self.floor {
                     return None;
                 }
-                match (half, dead.get(&name)) {
+                let deleted = match &name {
+                    ObjectName::L1 { id, .. } => !self.topics.contains_key(id),
+                    _ => false,
+                };
+                match (half, dead.get(&object)) {
                     // The whole one beside it may be named.
                     (Some(_), _) => Reason::HalfWritten,
-                    _ if self.named.contains(&name) => return None,
+                    _ if self.named.contains(&object) => return None,
+                    // Whoever drew it knew the topic, and that was before the floor.
+                    _ if deleted => Reason::TopicDeleted,
                     (None, Some(slot)) => Reason::Dead { slot: *slot },
                     (None, None) => Reason::Orphan { floor: self.floor },
                 }
             }
             ObjectName::Checkpoint { era, ledger, at, .. } => {
-                if !ours(era, ledger) || at >= self.checkpoint {
+                if !ours(*era, *ledger) || *at >= self.checkpoint {
                     return None;
                 }
                 Reason::OldCheckpoint { kept: self.checkpoint }
             }
-            // Merged segments are not listed.
-            ObjectName::L1 { .. } | ObjectName::Probe { .. } => return None,
+            ObjectName::Probe { .. } => return None,
         };
         Some(Deletion { name, half, bytes, why })
     }

@@ -105,9 +105,24 @@ impl World {
         self.counts.put(&Path::from(path), "somebody's".into()).await.unwrap();
     }
 
+    /// A sweep by somebody who knows nothing of earlier ones.
+    async fn sweep(&self) -> (Swept, Vec<Deletion>) {
+        let mut deleted = Vec::new();
+        let swept = self.upkeep().sweep(|deletion| deleted.push(deletion.clone())).await.unwrap();
+        (swept, deleted)
+    }
+
     async fn run(&self) -> (Run, Vec<Deletion>) {
         let mut deleted = Vec::new();
-        let run = self.upkeep().run(|deletion| deleted.push(deletion.clone())).await.unwrap();
+        let run = self
+            .upkeep()
+            .run(|step| {
+                if let Step::Deleted(deletion) = step {
+                    deleted.push(deletion.clone());
+                }
+            })
+            .await
+            .unwrap();
         (run, deleted)
     }
 }
@@ -253,11 +268,11 @@ async fn only_what_no_commit_names_or_can_name_goes() {
     for path in orphans.iter().chain(&others) {
         world.put(path).await;
     }
-    assert_eq!(world.run().await.1, [], "a quarter of an hour must pass");
+    assert_eq!(world.sweep().await.1, [], "a quarter of an hour must pass");
     world.clock.pass(16 * 60 * SECOND);
     let mut planned = Vec::new();
     world.upkeep().sweepable(|deletion| planned.push(deletion.clone())).await.unwrap();
-    let (run, deleted) = world.run().await;
+    let (swept, deleted) = world.sweep().await;
     assert_eq!(
         planned.iter().map(|d| &d.name).collect::<Vec<_>>(),
         deleted.iter().map(|d| &d.name).collect::<Vec<_>>()
@@ -266,18 +281,18 @@ async fn only_what_no_commit_names_or_can_name_goes() {
     names.sort();
     assert_eq!(names, orphans);
     assert!(deleted.iter().all(|d| matches!(d.why, Reason::Orphan { .. }) && d.bytes == 10), "{deleted:?}");
-    assert_eq!((run.swept.objects, run.swept.bytes, run.swept.floor), (2, 20, slot));
+    assert_eq!((swept.objects, swept.bytes, swept.floor), (2, 20, slot));
     // Trimmed: dead for an hour before it goes. The partition beside it keeps its own.
     world.log.admin().delete_records("t", Some(&[0]), Position::Offset(10)).await.unwrap();
     world.clock.pass(59 * 60 * SECOND);
-    assert_eq!(world.run().await.1, []);
+    assert_eq!(world.sweep().await.1, []);
     world.clock.pass(2 * 60 * SECOND);
-    let (_, deleted) = world.run().await;
+    let (_, deleted) = world.sweep().await;
     assert!(matches!(&deleted[..], [Deletion { why: Reason::Dead { .. }, .. }]), "{deleted:?}");
     world.log.admin().delete_topic("t").await.unwrap();
     world.clock.pass(2 * HOUR);
-    let (run, deleted) = world.run().await;
-    assert_eq!((deleted.len(), run.swept.objects), (2, 2));
+    let (swept, deleted) = world.sweep().await;
+    assert_eq!((deleted.len(), swept.objects), (2, 2));
     let mut left = world.paths().await;
     left.retain(|path| !path.starts_with("probe/"));
     let mut expected = others.to_vec();
@@ -320,7 +335,7 @@ async fn a_run_that_can_find_nothing_new_asks_for_nothing() {
     let (counts, slot) = (world.counts.counts(), world.log.ledger().chain().slot());
     for _ in 0..10 {
         let run = upkeep.run(|_| {}).await.unwrap();
-        assert_eq!((run.swept.objects, run.swept.listed), (0, 0));
+        assert_eq!(run.swept.unwrap_or_default().listed, 0);
         world.clock.pass(HOUR);
     }
     assert_eq!(world.counts.counts(), counts, "no request");
@@ -411,7 +426,7 @@ async fn dead_are_kept(world: &World) {
     world.flush(1).await;
     world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
     world.clock.pass(HOUR / 2);
-    assert_eq!(world.run().await.1, []);
+    assert_eq!(world.sweep().await.1, []);
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -419,7 +434,7 @@ async fn newer_eras_stay(world: &World) {
     world.flush(0).await;
     world.put(&l0(1, 0, 4)).await;
     world.clock.pass(HOUR);
-    assert_eq!(world.run().await.1, []);
+    assert_eq!(world.sweep().await.1, []);
 }
 
 /// Everything a consumer would see of a partition.
@@ -461,14 +476,14 @@ async fn merge_changes_no_record_and_no_offset() {
         for time in &times {
             wanted.push((found(*time).await, found(time + 1).await));
         }
-        let merged = world.upkeep().merge(true).await.unwrap();
+        let merged = world.upkeep().merge(true, |_, _| {}).await.unwrap();
         assert_eq!((merged.folds, merged.objects, merged.rows, merged.records), (1, 3, 6, 66), "{merged:?}");
         assert_eq!(merged.damage, Vec::<String>::new());
         assert_eq!([all(&world, 0).await, all(&world, 1).await], before);
         for (time, wanted) in times.iter().zip(wanted) {
             assert_eq!((found(*time).await, found(time + 1).await), wanted, "time {time}");
         }
-        let again = world.upkeep().merge(true).await.unwrap();
+        let again = world.upkeep().merge(true, |_, _| {}).await.unwrap();
         assert_eq!(again, Merged::default(), "there is nothing left");
         // What comes later goes on where the merged ends.
         world.flush(0).await;
@@ -492,11 +507,11 @@ async fn merge_changes_no_record_and_no_offset() {
 async fn only_what_is_due_is_merged() {
     let world = World::new(&[]).await;
     world.flush(0).await;
-    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 0, "it is young");
+    assert_eq!(world.upkeep().merge(false, |_, _| {}).await.unwrap().folds, 0, "it is young");
     world.clock.pass(limits::MERGE_AGE_MS_MAX - SECOND);
-    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 0, "and little");
+    assert_eq!(world.upkeep().merge(false, |_, _| {}).await.unwrap().folds, 0, "and little");
     world.clock.pass(2 * SECOND);
-    assert_eq!(world.upkeep().merge(false).await.unwrap().folds, 1);
+    assert_eq!(world.upkeep().merge(false, |_, _| {}).await.unwrap().folds, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -512,13 +527,13 @@ async fn damage_holds_up_its_own_partition_alone() {
     let mut bytes = world.counts.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
     bytes[200] ^= 1;
     world.counts.put(&path, bytes.into()).await.unwrap();
-    let merged = world.upkeep().merge(true).await.unwrap();
+    let merged = world.upkeep().merge(true, |_, _| {}).await.unwrap();
     assert_eq!((merged.folds, merged.records), (1, 20), "{merged:?}");
     assert!(merged.damage.len() == 1 && merged.damage[0].contains(&segments[2]), "{merged:?}");
     assert_eq!(all(&world, 1).await.len(), 10);
     // Gone is damaged, too.
     world.counts.delete(&path).await.unwrap();
-    let merged = world.upkeep().merge(true).await.unwrap();
+    let merged = world.upkeep().merge(true, |_, _| {}).await.unwrap();
     assert!(merged.folds == 0 && merged.damage.len() == 1, "{merged:?}");
     assert!(merged.damage[0].contains("is not there"), "{merged:?}");
 }
@@ -531,8 +546,218 @@ async fn two_merges_at_once_are_one() {
         world.flush(1).await;
     }
     let (one, other) = (world.upkeep(), world.upkeep());
-    let (one, other) = tokio::join!(one.merge(true), other.merge(true));
+    let (one, other) = tokio::join!(one.merge(true, |_, _| {}), other.merge(true, |_, _| {}));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.records + other.records, 100, "{one:?} {other:?}");
     assert_eq!((all(&world, 0).await.len(), all(&world, 1).await.len()), (50, 50));
+}
+
+fn l1(topic: &str, id: TopicId, drawn: u64, ulid: u128) -> String {
+    let (topic, ulid) = (topic.into(), Ulid(ulid));
+    ObjectName::L1 { topic, id, hour: 497_222, era: 0, ledger: 0, drawn, ulid }.to_string()
+}
+
+impl World {
+    async fn merge(&self) -> Merged {
+        self.upkeep().merge(true, |_, _| {}).await.unwrap()
+    }
+
+    async fn merged(&self) -> Vec<String> {
+        let mut paths = self.paths().await;
+        paths.retain(|path| path.starts_with("topics/"));
+        paths.sort();
+        paths
+    }
+
+    async fn index(&self, id: TopicId, partition: u32) -> usize {
+        let rows = self.log.ledger().chain.rows(id, partition, 0, crate::table::Consistency::Strong);
+        rows.await.unwrap().0.len()
+    }
+
+    async fn verify(&self) -> crate::verify::Report {
+        crate::verify::verify(self.log.store(), |_, _| {}).await.unwrap()
+    }
+}
+
+/// R3 for merged segments: what a row names stays, what nothing names goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn merged_segments_stay_while_a_row_names_them() {
+    let world = World::new(&[]).await;
+    let (id, _) = world.log.admin().describe_topic("t").await.map(|t| (t.id, t.name)).unwrap();
+    for _ in 0..2 {
+        world.flush(0).await;
+        world.flush(1).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    let named = world.merged().await;
+    assert_eq!(named.len(), 2, "{named:?}");
+    let slot = world.log.ledger().chain().slot();
+    let orphan = l1("t", id, 3, 1);
+    let others = [
+        l1("t", id, slot + 9, 2),
+        format!("topics/t/{id}/date=2026-11-26/hour=04/notes.txt"),
+        format!(
+            "topics/t/{id}/date=2026-02-30/hour=04/0000.0000.0000000000000003.00000000000000000000000001.parquet"
+        ),
+    ];
+    for path in others.iter().chain([&orphan]) {
+        world.put(path).await;
+    }
+    let (swept, deleted) = world.sweep().await;
+    let l1s: Vec<_> = deleted.iter().filter(|d| matches!(d.name, ObjectName::L1 { .. })).collect();
+    assert_eq!(l1s.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), [orphan], "{swept:?}");
+    assert!(matches!(l1s[0].why, Reason::Orphan { .. }), "{deleted:?}");
+    // Both partitions end in the first hour's segment; of the second hour one record of partition 1 is left.
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    world.log.admin().delete_records("t", Some(&[1]), Position::Offset(19)).await.unwrap();
+    let upkeep = world.upkeep();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "an hour for readers");
+    world.clock.pass(HOUR - SECOND);
+    let requests = world.log.ledger().chain().slot();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "not yet");
+    assert_eq!(world.sweep().await.1.len(), 0, "rows that wait name what they named");
+    world.clock.pass(2 * SECOND);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 3);
+    assert_eq!((world.index(id, 0).await, world.index(id, 1).await), (0, 1));
+    assert_eq!(world.log.ledger().chain().slot(), requests, "no commit");
+    let (_, deleted) = world.sweep().await;
+    assert_eq!(deleted.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), named[..1]);
+    assert_eq!(all(&world, 1).await.len(), 1);
+    let report = world.verify().await;
+    assert_eq!((report.damage, report.records, report.merged, report.rows), (vec![], 10, 1, 1));
+    // All of it, when the topic goes.
+    world.log.admin().delete_topic("t").await.unwrap();
+    world.clock.pass(HOUR);
+    let (_, deleted) = world.sweep().await;
+    assert_eq!(deleted.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), named[1..]);
+    assert!(deleted.iter().all(|d| d.why == Reason::TopicDeleted), "{deleted:?}");
+    assert_eq!(world.index(id, 1).await, 0, "its rows, too");
+    let mut left = world.merged().await;
+    let mut others = others.to_vec();
+    others.sort();
+    left.sort();
+    assert_eq!(left, others);
+}
+
+#[tokio::test]
+async fn a_folder_keeps_no_folder_of_a_deleted_topic() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path().to_str().unwrap()).await.unwrap();
+    for topic in ["t", "u"] {
+        log.admin().create_topic(topic, 1, &[]).await.unwrap();
+        log.producer().build().unwrap().send(topic, Record::value("x")).await.unwrap();
+    }
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    upkeep.merge(true, |_, _| {}).await.unwrap();
+    log.admin().delete_topic("t").await.unwrap();
+    assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 1);
+    let left = |topic: &str| std::fs::read_dir(folder.path().join("topics").join(topic)).unwrap().count();
+    assert_eq!((left("t"), left("u")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_and_its_brake_look_at_merged_records() {
+    let world = World::new(&[("retention.ms", "10800000")]).await;
+    for _ in 0..6 {
+        world.flush(0).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    world.flush(0).await;
+    let upkeep = world.upkeep();
+    let (run, _) = world.run().await;
+    let trims = |run: &Run| run.trimmed.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>();
+    assert_eq!(trims(&run), [(0, 30)], "appended six to four hours ago, without a leap of time");
+    // Who saw that nothing is old does not ask again until something is.
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    let rows = || world.log.ledger().chain().slot();
+    let before = rows();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(rows(), before);
+    world.clock.pass(HOUR);
+    let overdue = upkeep.overdue().await.unwrap();
+    assert_eq!(overdue.trims.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>(), [(30, 40)]);
+    // A leap makes the rest old: that waits.
+    world.clock.pass(30 * DAY);
+    let overdue = upkeep.overdue().await.unwrap();
+    assert_eq!((overdue.trims.len(), overdue.held.len(), overdue.held[0].to), (0, 1, 70));
+}
+
+/// A fold whose rows nobody wrote yet is as good as rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_lets_go_of_what_is_pending() {
+    let world = World::new(&[("retention.ms", "10800000")]).await;
+    world.flush(0).await;
+    world.merge().await;
+    world.clock.pass(2 * HOUR);
+    world.flush(0).await;
+    world.clock.pass(2 * HOUR);
+    let mut view = world.log.ledger().chain().view(Clone::clone).unwrap();
+    let place = (*view.topics.keys().next().unwrap(), 0);
+    let rows = world.upkeep().rows_from(place, 0, |_| false).await.unwrap();
+    // As if `Indexed` were still to come.
+    let pending = crate::ledger::view::Pending {
+        rewrite: false,
+        objects: rows.iter().map(|stored| stored.row.object.clone()).collect(),
+        ranges: rows.iter().map(|stored| stored.row.range).collect(),
+    };
+    view.pending.insert(1, pending);
+    view.topics.values_mut().for_each(|topic| topic.partitions[0].indexed_to = 0);
+    let overdue = trim::overdue(&view, world.clock.now_ms(), &BTreeMap::new());
+    assert_eq!(overdue.trims.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>(), [(0, 10)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_damage_in_merged_segments_and_index() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    for _ in 0..3 {
+        world.flush(0).await;
+        world.flush(1).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    let report = world.verify().await;
+    assert_eq!((report.damage.len(), report.merged, report.rows, report.records), (0, 3, 6, 60));
+    let touched = |report: &crate::verify::Report| {
+        let all = report.damage.iter().flat_map(|damage| &damage.touches);
+        all.map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>()
+    };
+    // A byte of a row group.
+    let path = Path::from(world.merged().await[1].as_str());
+    let whole = world.counts.get(&path).await.unwrap().bytes().await.unwrap();
+    let mut bytes = whole.to_vec();
+    bytes[100] ^= 1;
+    world.counts.put(&path, bytes.into()).await.unwrap();
+    let report = world.verify().await;
+    let shared = vec![(0, 10, 20), (1, 10, 20)];
+    assert_eq!((report.damage.len(), touched(&report)), (1, shared), "{:?}", report.damage);
+    assert!(report.damage[0].what == path.as_ref() && report.damage[0].detail.contains("row group 0"));
+    // A byte of the footer.
+    let mut bytes = whole.to_vec();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    world.counts.put(&path, bytes.into()).await.unwrap();
+    assert_eq!(touched(&world.verify().await), [(0, 10, 20), (1, 10, 20)]);
+    // Shorter, and gone.
+    world.counts.put(&path, whole.slice(..whole.len() - 9).into()).await.unwrap();
+    assert_eq!(touched(&world.verify().await), [(0, 10, 20), (1, 10, 20)]);
+    world.counts.delete(&path).await.unwrap();
+    let report = world.verify().await;
+    assert!(report.damage.iter().all(|damage| damage.detail.contains("missing")), "{:?}", report.damage);
+    // Others stay readable, and a reader says what it cannot read.
+    let fetcher = world.log.fetcher();
+    let error = fetcher.fetch("t", 0, 12, crate::fetch::FetchLimits::default()).await.unwrap_err();
+    assert!(error.to_string().contains("12"), "{error}");
+    assert_eq!(fetcher.fetch("t", 0, 20, crate::fetch::FetchLimits::default()).await.unwrap().next, 30);
+    world.counts.put(&path, whole.into()).await.unwrap();
+    assert_eq!(world.verify().await.damage, []);
+    // A row that is not there.
+    let chain = &world.log.ledger().chain;
+    let (rows, _) = chain.rows(id, 0, 0, crate::table::Consistency::Strong).await.unwrap();
+    assert!(chain.delete_row(&rows[1]).await.unwrap());
+    let report = world.verify().await;
+    assert_eq!((report.damage.len(), touched(&report)), (1, vec![(0, 10, 20)]), "{:?}", report.damage);
+    assert_eq!(report.damage[0].what, "index of t/0");
 }

@@ -1,13 +1,16 @@
-//! Trim: log starts move, by a commit, to the end of a slice whose records are all older than the topic keeps them, or
+//! Trim: log starts move, by a commit, to the end of a slice or merged range whose records are all older than the topic keeps them, or
 //! wherever somebody asked. Age is the commit's append time: a record's own timestamp is the client's word.
 //!
 //! **The brake.** A clock that is far ahead makes everything old. Where more than a quarter of a partition would go at
 //! once and the times of its commits, or the clock, leap by more than a day, the trim is *announced* first: stored as
 //! an offset of the group [`BRAKE_GROUP`]. An hour later a run goes as far as was announced.
 
+use std::collections::BTreeMap;
+
 use super::{Upkeep, is_superseded};
-use crate::error::Result;
-use crate::ledger::action::{Action, GroupOffset, GroupOffsets, TrimTo};
+use crate::error::{Error, Result};
+use crate::ledger::action::{Action, GroupOffset, GroupOffsets, L1Range, TrimTo};
+use crate::ledger::index::StoredRow;
 use crate::ledger::view::{Partition, Slice, Stored, Topic, View};
 use crate::limits;
 use crate::metrics::Metric;
@@ -48,11 +51,45 @@ pub struct Overdue {
 
 impl Upkeep {
     /// What the topics' retention lets go, as of a fresh read. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the ledger. An index row that is damaged holds up its own partition alone.
     pub async fn overdue(&self) -> Result<Overdue> {
         let chain = &self.ledger.chain;
         chain.refresh(chain.tick()).await?;
         let now_ms = self.now_ms();
-        chain.view(|view| overdue(view, now_ms))
+        let known = self.memory().ages.clone();
+        let asked = chain.view(|view| {
+            let merged = kept_for(view, now_ms).filter(|kept| {
+                let Partition { log_start, indexed_to, .. } = kept.partition;
+                // Nothing is old where the first merged records are not.
+                let young =
+                    known.get(&kept.place).filter(|(start, ms)| start == log_start && *ms >= kept.cutoff_ms);
+                log_start < indexed_to && young.is_none()
+            });
+            merged.map(|kept| (kept.place, kept.partition.log_start, kept.cutoff_ms)).collect::<Vec<_>>()
+        })?;
+        let mut merged = BTreeMap::new();
+        for (place, log_start, cutoff_ms) in asked {
+            let is_young = |stored: &StoredRow| stored.row.range.append_ms.1 >= cutoff_ms;
+            let mut rows = match self.rows_from(place, log_start, is_young).await {
+                Ok(rows) => rows,
+                Err(error @ Error::Damaged { .. }) => {
+                    tracing::warn!(%error, "nothing of the partition is trimmed");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // Where something goes, the brake wants to know of leaps anywhere.
+            if rows.len() > 1 || rows.first().is_some_and(|row| !is_young(row)) {
+                rows = self.rows_from(place, log_start, |_| false).await?;
+            }
+            if let Some(first) = rows.first() {
+                self.memory().ages.insert(place, (log_start, first.row.range.append_ms.1));
+            }
+            merged.insert(place, rows.into_iter().map(|stored| stored.row.range).collect::<Vec<_>>());
+        }
+        chain.view(|view| overdue(view, now_ms, &merged))
     }
 
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
@@ -123,39 +160,87 @@ fn announced(view: &View, id: TopicId, partition: u32) -> Option<&Stored> {
     view.groups.get(BRAKE_GROUP)?.offsets.get(&(id, partition))
 }
 
-/// What retention lets go, as of a view and a time. Pure.
-pub(super) fn overdue(view: &View, now_ms: i64) -> Overdue {
+/// A partition that keeps its records for a limited time.
+struct Kept<'a> {
+    place: (TopicId, u32),
+    topic: &'a Topic,
+    partition: &'a Partition,
+    /// What was appended before goes, ms.
+    cutoff_ms: i64,
+}
+
+fn kept_for(view: &View, now_ms: i64) -> impl Iterator<Item = Kept<'_>> {
+    let limited = view.topics.iter().filter_map(move |(id, topic)| {
+        let ms = topic.config.get(RETENTION_MS)?.parse::<i64>().ok().filter(|ms| *ms >= 0)?;
+        Some((*id, topic, now_ms.saturating_sub(ms)))
+    });
+    limited.flat_map(|(id, topic, cutoff_ms)| {
+        let partitions = topic.partitions.iter().zip(0u32..);
+        partitions.map(move |(partition, number)| Kept { place: (id, number), topic, partition, cutoff_ms })
+    })
+}
+
+/// Records of a partition that go at once, or stay.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    end: Offset,
+    /// When the first and the last of them were appended, ms.
+    append_ms: (i64, i64),
+    /// The latest of their own timestamps, µs.
+    time_us_max: i64,
+}
+
+impl Piece {
+    fn of_range(range: &L1Range) -> Self {
+        Self { end: range.end, append_ms: range.append_ms, time_us_max: range.time_us_max }
+    }
+
+    fn of_slice(slice: &Slice) -> Self {
+        let append_ms = (slice.append_ms, slice.append_ms);
+        Self { end: slice.end(), append_ms, time_us_max: slice.time_us.1 }
+    }
+}
+
+/// All of a partition from its log start on: merged and indexed, pending, not merged. `None`: nobody read its rows.
+fn pieces(
+    view: &View,
+    kept: &Kept<'_>,
+    merged: &BTreeMap<(TopicId, u32), Vec<L1Range>>,
+) -> Option<Vec<Piece>> {
+    let Partition { log_start, indexed_to, slices, .. } = kept.partition;
+    let mut pieces = Vec::new();
+    if log_start < indexed_to {
+        pieces.extend(merged.get(&kept.place)?.iter().map(Piece::of_range));
+    }
+    let pending = view.pending_rows(kept.place.0, kept.place.1);
+    pieces.extend(pending.iter().map(|row| Piece::of_range(&row.range)));
+    pieces.extend(slices.iter().map(Piece::of_slice));
+    pieces.retain(|piece| piece.end > *log_start);
+    Some(pieces)
+}
+
+/// What retention lets go, as of a view, a time, and the index rows of those partitions where some may be old. Pure.
+pub(super) fn overdue(view: &View, now_ms: i64, merged: &BTreeMap<(TopicId, u32), Vec<L1Range>>) -> Overdue {
     let mut overdue = Overdue::default();
-    for (id, topic) in &view.topics {
-        let ms = topic.config.get(RETENTION_MS).and_then(|value| value.parse::<i64>().ok());
-        let Some(ms) = ms.filter(|ms| *ms >= 0) else { continue };
-        let cutoff_ms = now_ms.saturating_sub(ms);
-        for (number, partition) in topic.partitions.iter().enumerate() {
-            let to = aged(partition, cutoff_ms).filter(|to| *to > partition.log_start);
-            let Some(to) = to else { continue };
-            let (from, end, number) = (partition.log_start, partition.next, number as u32);
-            let trim =
-                Trim { id: *id, topic: topic.name.clone(), partition: number, from, to, end, cutoff_ms };
-            brake(view, topic, trim, now_ms, &mut overdue);
-        }
+    for kept in kept_for(view, now_ms) {
+        let Some(pieces) = pieces(view, &kept, merged) else { continue };
+        let Kept { place: (id, partition), topic, cutoff_ms, .. } = kept;
+        let is_old = |piece: &&Piece| match plant::on(Bug::RetentionByClientTimestamp) {
+            true => piece.time_us_max < cutoff_ms.saturating_mul(1_000),
+            false => piece.append_ms.1 < cutoff_ms,
+        };
+        let Some(last) = pieces.iter().take_while(is_old).last() else { continue };
+        let (from, to, end) = (kept.partition.log_start, last.end, kept.partition.next);
+        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, cutoff_ms };
+        brake(view, &pieces, trim, now_ms, &mut overdue);
     }
     overdue
 }
 
-/// To the end of the last slice that was appended before `cutoff_ms`.
-fn aged(partition: &Partition, cutoff_ms: i64) -> Option<Offset> {
-    let is_old = |slice: &&Slice| match plant::on(Bug::RetentionByClientTimestamp) {
-        true => slice.time_us.1 < cutoff_ms.saturating_mul(1_000),
-        false => slice.append_ms < cutoff_ms,
-    };
-    partition.slices.iter().take_while(is_old).last().map(Slice::end)
-}
-
 /// Sorts a trim in: to be done, or to be held.
-fn brake(view: &View, topic: &Topic, trim: Trim, now_ms: i64, overdue: &mut Overdue) {
+fn brake(view: &View, pieces: &[Piece], trim: Trim, now_ms: i64, overdue: &mut Overdue) {
     let is_large = (trim.to - trim.from).saturating_mul(4) > trim.end - trim.from;
-    let partition = &topic.partitions[trim.partition as usize];
-    let is_held = is_large && leaps(view, partition, now_ms) && !plant::on(Bug::ClockAheadTrimsAll);
+    let is_held = is_large && leaps(view, pieces, now_ms) && !plant::on(Bug::ClockAheadTrimsAll);
     if !is_held {
         return overdue.trims.push(trim);
     }
@@ -168,9 +253,10 @@ fn brake(view: &View, topic: &Topic, trim: Trim, now_ms: i64, overdue: &mut Over
     }
 }
 
-/// Whether time leaps by more than a day anywhere from the oldest slice to now.
-fn leaps(view: &View, partition: &Partition, now_ms: i64) -> bool {
-    let times = partition.slices.iter().map(|slice| slice.append_ms).chain([view.time_ms, now_ms]);
+/// Whether time leaps by more than a day anywhere from the oldest records to now.
+fn leaps(view: &View, pieces: &[Piece], now_ms: i64) -> bool {
+    let times = pieces.iter().flat_map(|piece| [piece.append_ms.0, piece.append_ms.1]);
+    let times = times.chain([view.time_ms, now_ms]);
     let later = times.clone().skip(1);
     times.zip(later).any(|(before, after)| after.saturating_sub(before) > limits::LEAP_MS)
 }

@@ -256,6 +256,14 @@ impl Walk<'_> {
                 .log_starts
                 .extend(topic.partitions.iter().zip(0..).map(|(p, number)| ((*id, number), p.log_start)));
         }
+        for (id, topic) in &view.topics {
+            let partitions = topic.partitions.iter().zip(0u32..);
+            known.indexed.extend(partitions.map(|(p, number)| (*id, number, p.indexed_to)));
+        }
+        let rows = view.pending.iter().flat_map(|(number, pending)| {
+            pending.ranges.iter().filter_map(move |range| pending.row(*number, range))
+        });
+        known.pending = rows.filter(|row| view.topics.contains_key(&row.object.topic)).collect();
         known.slices = view.slices().map(|(id, p, slice)| (id, p, slice.clone())).collect();
         known.slices.extend(self.loose);
         Ok(known)

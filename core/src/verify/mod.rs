@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `chain` | commits: checksums, order, replay; checkpoints: present, whole, what replay gives |
 //! | `rows` | segments and inline bodies: present, every CRC, every slice's record sum |
+//! | `merged` | index rows: readable, no gap; merged segments: present, every CRC, every range's record sum |
 
 mod chain;
+mod merged;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::ledger::index::IndexRow;
 use crate::ledger::view::Slice;
 use crate::record::{Offset, TopicId};
 use crate::store::Store;
@@ -29,7 +32,11 @@ pub struct Report {
     pub checkpoints: u64,
     /// Segments read.
     pub segments: u64,
-    /// Slices whose record sum was computed.
+    /// Index rows read.
+    pub rows: u64,
+    /// Merged segments read.
+    pub merged: u64,
+    /// Slices and merged ranges whose record sum was computed.
     pub slices: u64,
     /// Their records.
     pub records: u64,
@@ -74,6 +81,10 @@ struct Known {
     names: BTreeMap<TopicId, String>,
     log_starts: BTreeMap<(TopicId, u32), Offset>,
     slices: Vec<Owned>,
+    /// Partitions with the offset up to which index rows say where records are.
+    indexed: Vec<(TopicId, u32, Offset)>,
+    /// Folds whose rows are not all known to be written.
+    pending: Vec<IndexRow>,
 }
 
 impl Known {
@@ -122,7 +133,11 @@ impl Report {
 pub async fn verify(store: &Store, mut progress: impl FnMut(u64, u64)) -> Result<Report> {
     let mut report = Report::default();
     let known = chain::walk(store, &mut report).await?;
-    rows::check(store, &known, &mut report, &mut progress).await?;
+    let merged = merged::find(store, &known, &mut report).await?;
+    let segments = rows::count(&known);
+    let total = segments + merged.len() as u64;
+    rows::check(store, &known, &mut report, &mut |done| progress(done, total)).await?;
+    merged::check(store, &known, merged, &mut report, &mut |done| progress(segments + done, total)).await?;
     for damage in &mut report.damage {
         if let Some(slot) = damage.slot {
             let placed = known.touched_by(known.slices.iter().filter(|(_, _, slice)| slice.slot == slot));

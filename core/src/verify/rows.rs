@@ -1,6 +1,6 @@
 //! Segments and inline bodies: every byte summed, every slice's records hashed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ pub(super) async fn check(
     store: &Store,
     known: &Known,
     report: &mut Report,
-    progress: &mut impl FnMut(u64, u64),
+    progress: &mut impl FnMut(u64),
 ) -> Result<()> {
     let mut objects: BTreeMap<ObjectRef, InObject<'_>> = BTreeMap::new();
     let mut inline: BTreeMap<(u64, u32), Vec<&Owned>> = BTreeMap::new();
@@ -41,13 +41,20 @@ pub(super) async fn check(
     for ((slot, action), slices) in inline {
         inline_body(store, known, report, (slot, action), &slices).await?;
     }
-    let total = objects.len() as u64;
     for (done, (object, (layout, slices))) in (0..).zip(objects) {
-        progress(done, total);
+        progress(done);
         segment(store, known, report, object, layout, slices).await?;
     }
-    progress(total, total);
     Ok(())
+}
+
+/// Segments that [`check`] reads.
+pub(super) fn count(known: &Known) -> u64 {
+    let object = |owned: &Owned| match &owned.2.place {
+        Place::Object(object, _) => Some(*object),
+        Place::Inline { .. } => None,
+    };
+    known.slices.iter().filter_map(object).collect::<BTreeSet<_>>().len() as u64
 }
 
 async fn segment(

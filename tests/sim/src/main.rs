@@ -172,7 +172,7 @@ const CELLS: [(&str, &str, &[&str]); 69] = [
     ("table newest", "bit flipped", &["whole"]),
     ("table range", "bit flipped", &["whole"]),
     ("process", "bit flipped", &["refused, restarted"]),
-    ("trim", "none", &["committed"]),
+    ("trim", "none", &["committed", "rows deleted"]),
     ("merge", "none", &["folded", "indexed for others", "damage told"]),
     ("fetch", "trimmed", &["below log start"]),
     ("retention", "none", &["committed"]),

@@ -80,7 +80,7 @@ pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
         sleep_ms(rng.between(200, 5_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         let upkeep = log.upkeep(UpkeepSettings::default());
-        match gate.ask(upkeep.merge(true)).await {
+        match gate.ask(upkeep.merge(true, |_, _| {})).await {
             Some(Ok(merged)) => {
                 let outcome = match (merged.folds, merged.rows, merged.damage.len()) {
                     (_, _, 1..) => "damage told",
@@ -93,6 +93,21 @@ pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
             }
             Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
             None => {}
+        }
+    }
+}
+
+/// Deletes index rows below log starts, in any process.
+pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
+    while !cast.world.is_stopped() {
+        sleep_ms(rng.between(300, 6_000)).await;
+        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
+        let read_lag_ms = rng.pick(&[0, 0, 5_000, 60_000]);
+        let upkeep = log.upkeep(UpkeepSettings { read_lag_ms, ..UpkeepSettings::default() });
+        match gate.ask(upkeep.trim_rows()).await {
+            Some(Ok(0)) | None => {}
+            Some(Ok(_)) => cast.world.saw("trim", "none", "rows deleted"),
+            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
         }
     }
 }
@@ -113,6 +128,7 @@ pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
                 Reason::Orphan { .. } => "deleted, orphan",
                 Reason::OldCheckpoint { .. } => "deleted, checkpoint",
                 Reason::HalfWritten => "deleted, half-written",
+                Reason::TopicDeleted => "deleted, of a deleted topic",
             };
             cast.world.saw("sweep", "none", kind);
         };

@@ -83,24 +83,37 @@ impl MergedFooter {
         Ok(self.group(group)?.0)
     }
 
+    /// Row groups in the file.
+    pub fn groups(&self) -> u32 {
+        self.groups.len() as u32
+    }
+
     /// The row groups of `partition` that hold offsets of `wanted`.
     pub fn groups_of(&self, partition: u32, wanted: Range<Offset>) -> Range<u32> {
-        let Some(range) = self.ranges.iter().find(|range| range.partition == partition) else { return 0..0 };
-        let (first, count) = range.groups;
-        // A shared group is one; several belong to nobody else, and have every offset.
-        let mut base = range.base;
-        let mut found = first..first;
-        for group in first..first.saturating_add(count) {
-            let rows = self.groups.get(group as usize).map_or(0, |(_, rows)| *rows as u64);
-            let end = if count == 1 { range.end } else { base + rows };
-            if end <= wanted.start {
-                found = group + 1..group + 1;
-            } else if base < wanted.end {
-                found.end = group + 1;
-            }
-            base = end;
-        }
-        found
+        let holds = |(_, (base, end)): &(u32, (Offset, Offset))| *base < wanted.end && *end > wanted.start;
+        let mut found = self.placed(partition).filter(holds).map(|(group, _)| group);
+        let Some(first) = found.next() else { return 0..0 };
+        first..found.last().unwrap_or(first) + 1
+    }
+
+    /// The offsets of `partition` in a row group.
+    pub fn offsets_in(&self, group: u32, partition: u32) -> Option<(Offset, Offset)> {
+        self.placed(partition).find(|(placed, _)| *placed == group).map(|(_, offsets)| offsets)
+    }
+
+    /// The row groups of a partition, each with its offsets.
+    fn placed(&self, partition: u32) -> impl Iterator<Item = (u32, (Offset, Offset))> {
+        let range = self.ranges.iter().find(|range| range.partition == partition);
+        range.into_iter().flat_map(move |range| {
+            let (first, count) = range.groups;
+            let mut base = range.base;
+            // A shared group is one; several belong to nobody else, and have every offset.
+            (first..first.saturating_add(count)).map(move |group| {
+                let rows = self.groups.get(group as usize).map_or(0, |(_, rows)| *rows as u64);
+                let end = if count == 1 { range.end } else { base.saturating_add(rows) };
+                (group, (std::mem::replace(&mut base, end), end))
+            })
+        })
     }
 
     /// What it costs to keep in memory, about.
@@ -144,6 +157,28 @@ impl MergedFooter {
             .next();
         reader.ok_or_else(|| ParquetError::General("no rows".into()))?.map_err(ParquetError::from)
     }
+}
+
+/// Whose records a file says it holds, by its last bytes, which nothing has verified: for sweep, which knows that the topic
+/// is gone. `Err`: the footer's metadata needs so many of the last bytes.
+pub(crate) fn ranges_of(tail: &Bytes) -> Result<Result<(TopicId, Vec<MergedRange>), u64>> {
+    let length = tail.last_chunk::<8>().filter(|end| end.ends_with(crate::segment::schema::MAGIC));
+    let length = length.and_then(|end| end.first_chunk::<4>()).map(|length| u32::from_le_bytes(*length));
+    let length = length.ok_or_else(|| Error::damaged(WHAT, "no Parquet tail"))? as usize + 8;
+    if length > limits::MERGED_FOOTER_BYTES_MAX {
+        return Err(Error::damaged(WHAT, format!("says that it has {length} bytes")));
+    }
+    if length > tail.len() {
+        return Ok(Err(length as u64));
+    }
+    guarded(WHAT, || {
+        let parquet = ParquetMetaDataReader::decode_metadata(&tail[tail.len() - length..tail.len() - 8]);
+        let own = check_format(&parquet.map_err(|error| Error::damaged(WHAT, error.to_string()))?)?;
+        let ranges = check_ranges(&own).map_err(|detail| Error::damaged(WHAT, detail))?;
+        let topic = u128::from_str_radix(&own.topic, 16);
+        let topic = topic.map_err(|error| Error::damaged(WHAT, error.to_string()))?;
+        Ok(Ok((TopicId(topic), ranges)))
+    })
 }
 
 /// Refuses a footer that would lie beyond a limit, before it is read.

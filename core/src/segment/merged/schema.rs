@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::Encoding;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 
 use crate::segment::{Compression, schema};
@@ -91,7 +91,7 @@ pub(super) fn header_element() -> FieldRef {
 }
 
 /// How a merged segment is written. The benchmark gives the same to the bare Parquet writer.
-pub fn writer_properties(compression: Compression) -> WriterProperties {
+pub fn writer_properties(compression: Compression, bloom: bool) -> WriterProperties {
     let column = ColumnPath::from;
     WriterProperties::builder()
         .set_created_by(format!("{CREATED_BY}{FORMAT_VERSION}"))
@@ -109,6 +109,9 @@ pub fn writer_properties(compression: Compression) -> WriterProperties {
         .set_column_statistics_enabled(column("value"), EnabledStatistics::None)
         .set_column_statistics_enabled(header("key"), EnabledStatistics::None)
         .set_column_statistics_enabled(header("value"), EnabledStatistics::None)
+        // Behind the row groups, which lie end to end.
+        .set_bloom_filter_position(BloomFilterPosition::End)
+        .set_column_bloom_filter_enabled(column("key"), bloom)
         .build()
 }
 

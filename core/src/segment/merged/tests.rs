@@ -45,7 +45,7 @@ fn parts() -> Vec<Vec<MergedPart>> {
 }
 
 fn written(compression: Compression) -> MergedSegment {
-    let mut writer = MergedWriter::new("t", TOPIC, compression).unwrap();
+    let mut writer = MergedWriter::new("t", TOPIC, compression, true).unwrap();
     parts().iter().for_each(|parts| writer.partition(parts).unwrap());
     writer.finish().unwrap()
 }
@@ -118,11 +118,11 @@ fn a_run_ends_where_the_rule_of_its_times_does() {
 
 #[test]
 fn partitions_out_of_order_and_gaps_are_refused() {
-    let mut writer = MergedWriter::new("t", TOPIC, Compression::None).unwrap();
+    let mut writer = MergedWriter::new("t", TOPIC, Compression::None, false).unwrap();
     writer.partition(&[part(2, 0, 0, rows(0, 1, 1))]).unwrap();
     assert!(writer.partition(&[part(2, 1, 0, rows(0, 1, 1))]).is_err());
     assert!(writer.partition(&[part(3, 0, 0, rows(0, 2, 1)), part(3, 3, 0, rows(0, 1, 1))]).is_err());
-    assert!(MergedWriter::new("t", TOPIC, Compression::None).unwrap().finish().is_err());
+    assert!(MergedWriter::new("t", TOPIC, Compression::None, false).unwrap().finish().is_err());
 }
 
 #[test]

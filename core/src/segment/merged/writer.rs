@@ -79,13 +79,13 @@ pub struct MergedWriter {
 }
 
 impl MergedWriter {
-    /// For a topic.
+    /// For a topic; `bloom`: with a bloom filter on the key.
     ///
     /// # Errors
     /// None that a caller can cause.
-    pub fn new(topic: &str, id: TopicId, compression: Compression) -> Result<Self> {
+    pub fn new(topic: &str, id: TopicId, compression: Compression, bloom: bool) -> Result<Self> {
         let options = ArrowWriterOptions::new()
-            .with_properties(schema::writer_properties(compression))
+            .with_properties(schema::writer_properties(compression, bloom))
             .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options);
         let metadata = Metadata { version: 1, topic: id.to_string(), groups: Vec::new(), ranges: Vec::new() };
