@@ -15,6 +15,9 @@ use crate::segment::merged::{MergedFooter, MergedGroup, check_span};
 use crate::store::Store;
 use crate::table::{Consistency, TableError};
 
+/// A range by its place among the segment's, and offsets of it.
+type Part = (usize, Offset, Offset);
+
 /// A merged segment, and what rows say is in it.
 type Named = (L1Object, Vec<L1Range>);
 
@@ -132,7 +135,7 @@ impl Check<'_> {
         let mut sums: Vec<Option<(RecordSum, Offset)>> =
             self.ranges.iter().map(|range| Some((RecordSum::default(), range.base))).collect();
         for group in 0..footer.groups() {
-            let here: Vec<(usize, Offset, Offset)> = (0..self.ranges.len())
+            let here: Vec<Part> = (0..self.ranges.len())
                 .filter_map(|index| {
                     let range = self.ranges[index];
                     let (from, to) = footer.offsets_in(group, range.partition)?;
@@ -206,20 +209,14 @@ impl Check<'_> {
     }
 
     /// Damage is told; what keeps from looking is passed on.
-    fn tell(
-        &mut self,
-        error: Error,
-        within: Option<(&[(usize, Offset, Offset)], u32)>,
-        topic: TopicId,
-    ) -> Result<()> {
+    fn tell(&mut self, error: Error, within: Option<(&[Part], u32)>, topic: TopicId) -> Result<()> {
         if matches!(error, Error::Newer { .. }) || error.kind() == ErrorKind::Retry {
             return Err(error);
         }
         let (words, places) = match within {
             None => (detail(&error), self.ranges.iter().map(|r| (r.partition, r.base, r.end)).collect()),
             Some((here, group)) => {
-                let place =
-                    |(index, from, to): &(usize, Offset, Offset)| (self.ranges[*index].partition, *from, *to);
+                let place = |(index, from, to): &Part| (self.ranges[*index].partition, *from, *to);
                 (format!("row group {group}: {}", detail(&error)), here.iter().map(place).collect())
             }
         };

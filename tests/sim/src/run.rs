@@ -274,7 +274,7 @@ async fn drain(cast: &Arc<Cast>) {
     let cold = Process::new(cast.world.clone(), "caretaker");
     cold.start(0, true, &cast.oracle).await;
     let Some((_, log)) = cold.running() else { return };
-    let by_topic = cast.world.seed % 2 == 0;
+    let by_topic = cast.world.seed.is_multiple_of(2);
     let drained = async {
         for topic in log.admin().topics().await? {
             if by_topic {
