@@ -6,7 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidelog_core::env::SystemEnv;
-use tidelog_core::upkeep::{Deletion, Due, Kept, Merged, Reason, Run, Step, Swept, Trim, Unmerged};
+use tidelog_core::upkeep::{
+    Deletion, Due, Kept, Merged, Reason, Rewritten, Run, Step, Swept, Trim, Unmerged,
+};
 use tidelog_core::{Upkeep, UpkeepSettings};
 
 use crate::interrupt::Interrupts;
@@ -17,7 +19,7 @@ use crate::time::{parse_duration, show_ms};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A run forgets silent producers, moves log starts as retention.ms of each topic says, merges small segments into one
-Parquet file a topic and hour (under topics/, for any engine), makes a checkpoint and strips old commits if a thousand
+Parquet file a topic and hour (under topics/, for any engine), then those of an hour that is over into few large ones, makes a checkpoint and strips old commits if a thousand
 commits or half a mebibyte came since the last, and deletes the objects that nothing names: what was merged, trimmed or
 deleted an hour ago, what killed writers left a quarter of an hour ago, and old checkpoints. A topic is merged when its
 oldest records are merge.max.age.ms old: unless that is set, a minute where it takes 64 KiB/s, ten minutes where it takes
@@ -78,6 +80,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     let mut deleted = 0;
     let done = upkeep.run(|step| match step {
         Step::Merging(done, of) => bar.set_message(format!("{done} of {of} records merged")),
+        Step::Rewriting(records) => bar.set_message(format!("{records} records rewritten")),
         Step::Deleted(_) => {
             deleted += 1;
             bar.set_message(format!("{deleted} objects deleted"));
@@ -85,8 +88,8 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     });
     let done = done.await;
     bar.finish_and_clear();
-    let Run { merged, trimmed, held, rows, kept, swept } = done?;
-    for damage in &merged.damage {
+    let Run { merged, rewritten, trimmed, held, rows, kept, swept } = done?;
+    for damage in merged.damage.iter().chain(&rewritten.damage) {
         tell::tell(&format!("cannot be merged, and stays as it is: {damage}; `tidelog verify` says more"));
     }
     if context.json() {
@@ -95,6 +98,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
             "held": held.iter().map(trim_json).collect::<Vec<_>>(),
             "rows_deleted": rows,
             "merged": merged_json(&merged),
+            "rewritten": rewritten_json(&rewritten),
             "checkpoint": kept.checkpoint,
             "stripped": kept.stripped,
             "swept": swept.as_ref().map(swept_json),
@@ -102,7 +106,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     }
     let trims = trims("trimmed", &trimmed) + &trims("held for an hour", &held);
     let swept = swept.map(|swept| swept_text("deleted", &swept)).unwrap_or_default();
-    print(&(trims + &merged_text(&merged) + &kept_text(&kept) + &swept))
+    print(&(trims + &merged_text(&merged) + &rewritten_text(&rewritten) + &kept_text(&kept) + &swept))
 }
 
 fn merged_text(merged: &Merged) -> String {
@@ -114,6 +118,19 @@ fn merged_text(merged: &Merged) -> String {
             show_bytes(*bytes)
         ),
     }
+}
+
+fn rewritten_text(rewritten: &Rewritten) -> String {
+    let Rewritten { replaced, objects, bytes, .. } = rewritten;
+    match objects {
+        0 => String::new(),
+        _ => format!("rewrote {replaced} merged files as {objects} ({})\n", show_bytes(*bytes)),
+    }
+}
+
+fn rewritten_json(rewritten: &Rewritten) -> Value {
+    let Rewritten { replaced, objects, bytes, records, damage } = rewritten;
+    json!({"replaced": replaced, "files": objects, "bytes": bytes, "records": records, "damage": damage})
 }
 
 fn merged_json(merged: &Merged) -> Value {

@@ -139,6 +139,17 @@ pub const MERGE_AGE_SET_MS_MIN: usize = 1_000;
 /// … up to here.
 pub const MERGE_AGE_SET_MS_MAX: usize = 24 * 60 * 60 * 1_000;
 
+/// Merged segments below this are rewritten with their neighbours, into one of at least so many bytes where there is enough…
+pub const REWRITE_BYTES: u64 = 64 << 20;
+/// … and of not more than this.
+pub const REWRITE_BYTES_MAX: u64 = 96 << 20;
+/// Merged segments that one rewrite replaces at most…
+pub const REWRITE_OBJECTS_MAX: usize = 300;
+/// … and at least, where they are little and their hour is over.
+pub const REWRITE_OBJECTS_MIN: usize = 4;
+/// Bytes of merged segments that a rewrite keeps: row groups that small partitions share are wanted by each.
+pub const REWRITE_CACHE_BYTES: u64 = 16 << 20;
+
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;
 /// Cold starts in a row before a missing checkpoint counts as damage.

@@ -112,6 +112,8 @@ metrics! {
     RecordsMerged: Counter "records_merged",
     /// Bytes of the merged segments that they wrote.
     BytesMerged: Counter "merged_bytes",
+    /// Bytes of the merged segments that its rewrites wrote.
+    BytesRewritten: Counter "rewritten_bytes",
     /// Objects that this process's sweeps deleted.
     ObjectsSwept: Counter "objects_swept",
     /// Their bytes.

@@ -71,6 +71,10 @@ pub enum Bug {
     RowsIgnoredBySweep,
     /// Sweep: the index rows are read before the view that is judged by.
     RowsReadBeforeView,
+    /// Rewrite: the view does not carry it until its rows are written.
+    RewriteNotCarried,
+    /// Index: a row of an older fold that is written late wins.
+    OlderRowWins,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
     NewerEraSwept,
     /// DynamoDB: a query's first page is taken for all there is.
@@ -100,7 +104,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 40] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -139,6 +143,8 @@ impl Bug {
         Bug::StraddlingRowDeleted,
         Bug::RowsIgnoredBySweep,
         Bug::RowsReadBeforeView,
+        Bug::RewriteNotCarried,
+        Bug::OlderRowWins,
     ];
 }
 

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::metrics::Metric;
 use crate::objects::ObjectName;
 use crate::record::{Offset, TopicId};
-use crate::segment::merged::{MergedFooter, MergedGroup, MergedRun};
+use crate::segment::merged::{MergedFooter, MergedGroup, MergedPart, MergedRun};
 use crate::table::Consistency;
 
 impl Loader {
@@ -46,6 +46,27 @@ impl Loader {
         }
     }
 
+    /// As [`Self::merged`], in what was appended at one time: for whoever makes another segment of it. Of one row group.
+    pub async fn merged_parts(
+        &self,
+        chain: &Chain,
+        topic: &str,
+        row: &IndexRow,
+        from: Offset,
+    ) -> Result<Vec<MergedPart>> {
+        let read = async || {
+            let (name, groups) = self.merged_groups(chain, topic, row, from, 0).await?;
+            let group = groups.first().ok_or_else(|| missing(&name, from))?;
+            let parts = group.parts_from(row.range.partition, from, row.range.end);
+            let parts = parts.map_err(|error| about(&name, error))?;
+            if parts.is_empty() { Err(missing(&name, from)) } else { Ok(parts) }
+        };
+        match read().await {
+            Err(Error::Damaged { .. }) => read().await,
+            other => other,
+        }
+    }
+
     /// Records of a row from offset `from` on, in runs: those of one row group at least, and of about `bytes` if they lie
     /// behind each other. `Superseded`: the object is not there.
     pub async fn merged(
@@ -56,18 +77,18 @@ impl Loader {
         from: Offset,
         bytes: usize,
     ) -> Result<Vec<MergedRun>> {
-        let first = self.merged_groups(chain, topic, row, from, bytes).await;
+        let first = self.merged_runs(chain, topic, row, from, bytes).await;
         match first {
             // Perhaps only this answer is damaged, and not the object; and what lies before the damage is unharmed.
             Err(Error::Damaged { .. }) => {
                 tracing::debug!("a merged segment was read damaged: reading it again");
-                self.merged_groups(chain, topic, row, from, 0).await
+                self.merged_runs(chain, topic, row, from, 0).await
             }
             other => other,
         }
     }
 
-    async fn merged_groups(
+    async fn merged_runs(
         &self,
         chain: &Chain,
         topic: &str,
@@ -75,6 +96,30 @@ impl Loader {
         from: Offset,
         bytes: usize,
     ) -> Result<Vec<MergedRun>> {
+        let (name, groups) = self.merged_groups(chain, topic, row, from, bytes).await?;
+        let mut runs = Vec::new();
+        let mut next = from;
+        for group in groups {
+            let found = group.runs_from(row.range.partition, next, row.range.end);
+            let found = found.map_err(|error| about(&name, error))?;
+            next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);
+            runs.extend(found);
+        }
+        if runs.is_empty() {
+            return Err(missing(&name, from));
+        }
+        Ok(runs)
+    }
+
+    /// The row groups that hold a row's records from offset `from` on: one at least, and about `bytes`.
+    async fn merged_groups(
+        &self,
+        chain: &Chain,
+        topic: &str,
+        row: &IndexRow,
+        from: Offset,
+        bytes: usize,
+    ) -> Result<(ObjectName, Vec<Arc<MergedGroup>>)> {
         let name = row.object.name(topic);
         let footer = self.merged_footer(chain, row, &name).await?;
         let groups = footer.groups_of(row.range.partition, from..row.range.end);
@@ -85,18 +130,7 @@ impl Loader {
             wanted.end += 1;
         }
         let loaded = self.merged_loaded(chain, topic, row, &name, &footer, wanted).await?;
-        let mut runs = Vec::new();
-        let mut next = from;
-        for group in loaded {
-            let found = group.runs_from(row.range.partition, next, row.range.end);
-            let found = found.map_err(|error| about(&name, error))?;
-            next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);
-            runs.extend(found);
-        }
-        if runs.is_empty() {
-            return Err(Error::damaged(name.to_string(), format!("offset {from} is not in it")));
-        }
-        Ok(runs)
+        Ok((name, loaded))
     }
 
     async fn merged_footer(&self, chain: &Chain, row: &IndexRow, name: &ObjectName) -> Result<MergedFooter> {
@@ -186,6 +220,10 @@ impl Loader {
 async fn get(chain: &Chain, name: &ObjectName, range: Range<u64>) -> Result<Bytes> {
     let gone = || Error::Superseded { what: format!("{name} is not there") };
     chain.objects.get_range(name, range).await?.ok_or_else(gone)
+}
+
+fn missing(name: &ObjectName, offset: Offset) -> Error {
+    Error::damaged(name.to_string(), format!("offset {offset} is not in it"))
 }
 
 fn about(name: &ObjectName, error: Error) -> Error {

@@ -363,6 +363,8 @@ pub struct Rewrite {
     pub objects: Vec<L1Object>,
     /// What they hold.
     pub ranges: Vec<L1Range>,
+    /// The objects of the topic that are needed no more once the rows are overwritten, each with its hour.
+    pub replaced: Vec<(ObjectRef, u32)>,
 }
 
 /// An L1 object: one topic, one ingest hour.

@@ -385,6 +385,23 @@ impl View {
             Some(topic) if topic.generation == rewrite.generation => topic.generation = slot,
             _ => return self.wrong(format!("rewrites {} at another generation", rewrite.topic)),
         }
+        let indexed_to =
+            |range: &L1Range| self.partition(rewrite.topic, range.partition).map_or(0, |p| p.indexed_to);
+        if let Some(range) = rewrite.ranges.iter().find(|range| range.end > indexed_to(range)) {
+            return self.wrong(format!("rewrites up to {}, which is not indexed", range.end));
+        }
+        // Readers of an older view, and the rows until they are overwritten, still want them.
+        let time_ms = self.time_ms;
+        let dead = rewrite.replaced.iter().map(|(object, hour)| Dead {
+            object: *object,
+            l1: Some((rewrite.topic, *hour)),
+            slot,
+            time_ms,
+        });
+        self.dead.extend(dead);
+        if plant::on(Bug::RewriteNotCarried) {
+            return Ok(());
+        }
         let pending =
             Pending { rewrite: true, objects: rewrite.objects.clone(), ranges: rewrite.ranges.clone() };
         self.pending.insert(slot, pending);

@@ -160,6 +160,12 @@ fn payload(action: &Action) -> Writer {
             out.u128(rewrite.topic.0);
             out.uint(rewrite.generation);
             write_l1(&mut out, &rewrite.objects, &rewrite.ranges);
+            if !rewrite.replaced.is_empty() {
+                out.list(rewrite.replaced.iter(), |out, (object, hour)| {
+                    object_ref(out, object);
+                    out.uint(u64::from(*hour));
+                });
+            }
         }
         Action::Indexed(number) => out.uint(*number),
     }
@@ -199,7 +205,11 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
         12 => {
             let (topic, generation) = (TopicId(from.u128()?), from.uint()?);
             let (objects, ranges) = read_l1(from)?;
-            Action::Rewrite(Rewrite { topic, generation, objects, ranges })
+            let replaced = match from.left() {
+                0 => Vec::new(),
+                _ => from.list(20, |from| Ok((read_object_ref(from)?, from.small()?)))?,
+            };
+            Action::Rewrite(Rewrite { topic, generation, objects, ranges, replaced })
         }
         13 => Action::Indexed(from.uint()?),
         other => return Err(Error::Newer { what: format!("action {other}") }),

@@ -150,9 +150,12 @@ fn rest() -> impl Strategy<Value = Action> {
         }),
         any::<(u64, u64)>().prop_map(|(floor, forget)| Action::Floor(Floor { floor, forget })),
         l1().prop_map(|(objects, ranges)| Action::Fold(Fold { objects, ranges })),
-        (any::<(u128, u64)>(), l1()).prop_map(|((topic, generation), (objects, ranges))| {
-            Action::Rewrite(Rewrite { topic: TopicId(topic), generation, objects, ranges })
-        }),
+        (any::<(u128, u64)>(), l1(), vec(any::<u32>(), 0..3)).prop_map(
+            |((topic, generation), (objects, ranges), hours)| {
+                let replaced = objects.iter().zip(hours).map(|(l1, hour)| (l1.object, hour)).collect();
+                Action::Rewrite(Rewrite { topic: TopicId(topic), generation, objects, ranges, replaced })
+            },
+        ),
         any::<u64>().prop_map(Action::Indexed),
     ]
 }

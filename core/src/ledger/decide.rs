@@ -524,6 +524,13 @@ fn check_rewrite(view: &View, rewrite: &Rewrite) -> Result<()> {
     if pending.any(|o| o.topic == rewrite.topic) {
         return superseded("the topic has a pending fold");
     }
+    for range in &rewrite.ranges {
+        let indexed_to = view.partition(rewrite.topic, range.partition).map_or(0, |p| p.indexed_to);
+        if range.object as usize >= rewrite.objects.len() || range.end > indexed_to {
+            let reason = format!("{}..{} is not below {indexed_to}", range.base, range.end);
+            return Err(Error::invalid("rewrite", reason));
+        }
+    }
     Ok(())
 }
 

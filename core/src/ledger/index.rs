@@ -20,6 +20,7 @@ use super::wire::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::objects::{ObjectName, Ulid};
+use crate::plant::{self, Bug};
 use crate::record::{Offset, TopicId};
 use crate::table::{Consistency, Item, Put};
 
@@ -170,8 +171,37 @@ impl Chain {
         self.note(deleted, "deleting an index row")
     }
 
+    /// Writes the rows of a fold or rewrite: one for the range, and over every one that the index has for it. Answers how
+    /// many it wrote.
+    pub(crate) async fn write_rows(&self, row: &IndexRow, rewrite: bool) -> Result<u64> {
+        if !rewrite {
+            self.write_row(row.range.base, row, None).await?;
+            return Ok(1);
+        }
+        // All of them were written before the rewrite, and each holds an offset that a reader may come with. Those that are
+        // gone were trimmed.
+        let (mut written, mut from) = (0, Some(row.range.base));
+        while let Some(at) = from {
+            let (topic, partition) = (row.object.topic, row.range.partition);
+            let (rows, next) = self.rows(topic, partition, at, Consistency::Strong).await?;
+            from = next;
+            for there in rows {
+                if there.sk >= row.range.end {
+                    from = None;
+                    break;
+                }
+                if there.row.number < row.number {
+                    self.write_row(there.sk, row, Some(there.row.id())).await?;
+                    written += 1;
+                }
+            }
+        }
+        Ok(written)
+    }
+
     /// Writes a row under `sk`, unless the one there is of the same fold or a later one. Late, twice or never is the same.
-    pub(crate) async fn write_row(&self, sk: u64, row: &IndexRow) -> Result<()> {
+    /// `known`: the id of what was there a moment ago.
+    async fn write_row(&self, sk: u64, row: &IndexRow, mut known: Option<u128>) -> Result<()> {
         let pk = IndexRow::pk(self.era, row.object.topic, row.range.partition);
         let item = row.item(sk, 0);
         let mut last = None;
@@ -179,20 +209,25 @@ impl Chain {
             if attempt > 0 {
                 self.pause(attempt).await;
             }
-            // No answer: whatever came of it, the next attempt finds it.
-            let put = self.timed(self.table.put_if_absent(&pk, &item)).await;
-            let there = match self.note(put, "writing the index") {
-                Ok(Put::Stored) => return Ok(()),
-                Ok(Put::Exists(there)) => there,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
+            let there = match known.take() {
+                Some(id) => id,
+                None => {
+                    // No answer: whatever came of it, the next attempt finds it.
+                    let put = self.timed(self.table.put_if_absent(&pk, &item)).await;
+                    match self.note(put, "writing the index") {
+                        Ok(Put::Stored) => return Ok(()),
+                        Ok(Put::Exists(there)) => there.id,
+                        Err(error) => {
+                            last = Some(error);
+                            continue;
+                        }
+                    }
                 }
             };
-            if there.id >= item.id {
+            if there >= item.id && !plant::on(Bug::OlderRowWins) || there == item.id {
                 return Ok(());
             }
-            let replaced = self.timed(self.table.replace_if(&pk, &item, there.id)).await;
+            let replaced = self.timed(self.table.replace_if(&pk, &item, there)).await;
             match self.note(replaced, "writing the index") {
                 Ok(true) => return Ok(()),
                 // Somebody was faster.

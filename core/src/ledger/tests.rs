@@ -135,6 +135,7 @@ fn every_action() -> Vec<Action> {
             generation: 0,
             objects: vec![l1(501)],
             ranges: vec![range(0, 6)],
+            replaced: Vec::new(),
         }),
         Action::Topic(TopicChange::Delete { id: T }),
     ]

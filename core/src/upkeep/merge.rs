@@ -55,11 +55,11 @@ struct Input {
 
 /// What a view says of a topic that is merged.
 #[derive(Debug, Clone)]
-struct Named {
-    name: String,
-    compression: Compression,
+pub(super) struct Named {
+    pub name: String,
+    pub compression: Compression,
     /// The key gets a bloom filter.
-    bloom: bool,
+    pub bloom: bool,
 }
 
 /// The slices of one topic and hour that were read, by partition.
@@ -75,10 +75,10 @@ struct Gathered {
 }
 
 /// A merged segment on its way, and what the fold will say of it.
-struct Written {
-    object: L1Object,
-    ranges: Vec<L1Range>,
-    bytes: u64,
+pub(super) struct Written {
+    pub object: L1Object,
+    pub ranges: Vec<L1Range>,
+    pub bytes: u64,
 }
 
 impl Upkeep {
@@ -109,8 +109,8 @@ impl Upkeep {
         }
     }
 
-    /// Writes the index rows of every fold that lacks some, and says so.
-    async fn index(&self) -> Result<u64> {
+    /// Writes the index rows of every fold and rewrite that lacks some, and says so.
+    pub(super) async fn index(&self) -> Result<u64> {
         let chain = &self.ledger.chain;
         let mut written = 0;
         loop {
@@ -122,16 +122,12 @@ impl Upkeep {
                 Some((*number, pending.rewrite, rows.collect::<Vec<_>>()))
             })?;
             let Some((number, rewrite, rows)) = next else { return Ok(written) };
-            if rewrite {
-                return Err(Error::Newer { what: format!("commit {number}, a rewrite,") });
-            }
             if plant::on(Bug::IndexedBeforeRows) {
                 self.ledger.act(Action::Indexed(number)).await?;
             }
             for row in &rows {
-                chain.write_row(row.range.base, row).await?;
+                written += chain.write_rows(row, rewrite).await?;
             }
-            written += rows.len() as u64;
             match self.ledger.act(Action::Indexed(number)).await {
                 Ok(_) => {}
                 Err(error) if is_superseded(&error) => chain.refresh(chain.tick()).await?,
@@ -177,7 +173,8 @@ impl Upkeep {
         }
         let (objects, records) =
             (fold.objects.len() as u64, fold.ranges.iter().map(|range| range.rows).sum::<u64>());
-        self.ledger.act(Action::Fold(fold)).await?;
+        self.ledger.act(Action::Fold(fold.clone())).await?;
+        self.memory().note_fold(&fold);
         merged.folds += 1;
         merged.slices += slices;
         merged.records += records;
@@ -278,9 +275,22 @@ impl Upkeep {
         drawn: u64,
         parts: Hour,
     ) -> Result<Written> {
-        let chain = &self.ledger.chain;
         let own = named.clone();
-        let (segment, mut ranges) = offload(move || encode(topic, &own, parts)).await?;
+        let (segment, ranges) = offload(move || encode(topic, &own, parts)).await?;
+        self.put(topic, named, hour, drawn, segment, ranges).await
+    }
+
+    /// Puts a merged segment that was proved.
+    pub(super) async fn put(
+        &self,
+        topic: TopicId,
+        named: &Named,
+        hour: u32,
+        drawn: u64,
+        segment: MergedSegment,
+        mut ranges: Vec<L1Range>,
+    ) -> Result<Written> {
+        let chain = &self.ledger.chain;
         for (range, placed) in ranges.iter_mut().zip(&segment.ranges) {
             range.groups = placed.groups;
         }
@@ -374,7 +384,7 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
             time_type: slice.time_type,
             rows,
         };
-        writer.partition(&slices.into_iter().map(part).collect::<Vec<_>>())?;
+        slices.into_iter().map(part).try_for_each(|part| writer.push(part))?;
         ranges.push(range);
     }
     let segment = writer.finish()?;
@@ -383,7 +393,7 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
 }
 
 /// Reads the file back: every range holds the records that it was made of (L8).
-fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
+pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
     let footer = segment.footer.cut(&segment.bytes)?;
     let footer = MergedFooter::parse(&footer, segment.footer)?;
     for range in ranges {
@@ -405,7 +415,7 @@ fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]
     Ok(())
 }
 
-fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
+pub(super) fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
     let compression = |topic: &Topic| {
         let set = topic.config.get(COMPRESSION_TYPE).and_then(|value| value.parse().ok());
         set.unwrap_or_default()

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `trim` | log starts move: by a topic's retention, or because somebody asked |
 //! | `due` | which topics are to be merged now |
-//! | `merge` | small segments become large ones |
+//! | `merge` | small segments become merged ones |
+//! | `rewrite` | small merged segments become large ones |
 //! | `rows` | index rows: which objects they name, and which of them nobody needs |
 //! | `sweep` | objects that nothing names, or will ever name, are deleted |
 //!
@@ -13,6 +14,7 @@
 
 mod due;
 mod merge;
+mod rewrite;
 mod rows;
 mod sweep;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use due::{Due, Unmerged};
 pub use merge::Merged;
+pub use rewrite::Rewritten;
 pub use sweep::{Deletion, Reason, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim};
 
@@ -68,6 +71,8 @@ struct Memory {
     fronts: BTreeMap<(TopicId, u32), rows::Front>,
     /// As of a log start: when the last of the first merged records was appended, ms.
     ages: BTreeMap<(TopicId, u32), (Offset, i64)>,
+    /// Hours that may have merged segments to be rewritten.
+    hours: BTreeMap<rewrite::Hour, rewrite::Noted>,
 }
 
 impl Memory {
@@ -75,6 +80,7 @@ impl Memory {
     fn keep(&mut self, view: &View) {
         self.fronts.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.ages.retain(|(topic, _), _| view.topics.contains_key(topic));
+        self.hours.retain(|(topic, _), _| view.topics.contains_key(topic));
     }
 }
 
@@ -83,6 +89,8 @@ impl Memory {
 pub struct Run {
     /// What was merged.
     pub merged: Merged,
+    /// What was rewritten.
+    pub rewritten: Rewritten,
     /// Log starts that were moved.
     pub trimmed: Vec<Trim>,
     /// Those that must wait, since the clock may be wrong; see [`Overdue::held`].
@@ -100,6 +108,8 @@ pub struct Run {
 pub enum Step<'a> {
     /// Merging: so many records are in merged segments, of about so many that are due.
     Merging(u64, u64),
+    /// Rewriting: so many records are in large segments.
+    Rewriting(u64),
     /// An object was deleted.
     Deleted(&'a Deletion),
 }
@@ -110,7 +120,7 @@ impl Upkeep {
         Self { ledger, settings, memory: Arc::default() }
     }
 
-    /// All of it: forgets silent producers and groups, trims by retention, merges what is due, checkpoints and strips if
+    /// All of it: forgets silent producers and groups, trims by retention, merges and rewrites what is due, checkpoints and strips if
     /// that is due, sweeps (in one process not more often than every quarter of an hour). `tell` hears how it goes on.
     ///
     /// # Errors
@@ -125,6 +135,7 @@ impl Upkeep {
         run.rows = self.trim_rows().await?;
         run.merged = self.merge(false, |done, of| tell(Step::Merging(done, of))).await?;
         self.measure()?;
+        run.rewritten = self.rewrite(false, |records| tell(Step::Rewriting(records))).await?;
         run.kept = self.ledger.keep_short().await?;
         let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
         if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {

@@ -56,15 +56,18 @@ impl<'a> Named<'a> {
 impl Upkeep {
     async fn named_by_rows(&self, topic: TopicId, partitions: u32) -> Result<BTreeSet<ObjectRef>> {
         let chain = &self.ledger.chain;
-        let mut named = BTreeSet::new();
+        let (mut named, mut all) = (BTreeSet::new(), Vec::new());
         for partition in 0..partitions {
             let mut from = Some(0);
             while let Some(at) = from {
                 let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
                 named.extend(rows.iter().map(|stored| stored.row.object.object));
+                all.extend(rows.into_iter().map(|stored| (stored.row.object, stored.row.range)));
                 from = next;
             }
         }
+        // All rows of a topic are read seldom: see what there is to be rewritten.
+        self.memory().note_rows(&all);
         Ok(named)
     }
 

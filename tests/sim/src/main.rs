@@ -119,7 +119,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 69] = [
+const CELLS: [(&str, &str, &[&str]); 70] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -174,6 +174,7 @@ const CELLS: [(&str, &str, &[&str]); 69] = [
     ("process", "bit flipped", &["refused, restarted"]),
     ("trim", "none", &["committed", "rows deleted"]),
     ("merge", "none", &["folded", "indexed for others", "damage told"]),
+    ("rewrite", "none", &["rewritten"]),
     ("fetch", "trimmed", &["below log start"]),
     ("retention", "none", &["committed"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),

@@ -85,6 +85,7 @@ pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Verdict {
         Err(poisoned) => poisoned.into_inner(),
     };
     let mut violations = oracle.violations().to_vec();
+    violations.extend(world.violations());
     violations.extend(PANICS.take().into_iter().map(|words| format!("panic: {words}")));
     let (sent, acked) = oracle.counts();
     Verdict { violations, trace, coverage, sent, acked }
@@ -169,6 +170,10 @@ async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
     if rng.chance(600) {
         others.push(Box::pin(sweeping::merger(cast.clone(), fork())));
         others.push(Box::pin(sweeping::merger(cast.clone(), fork())));
+        if rng.chance(700) {
+            others.push(Box::pin(sweeping::rewriter(cast.clone(), fork())));
+            others.push(Box::pin(sweeping::rewriter(cast.clone(), fork())));
+        }
     }
     if plan.item_corrupt_rate > 0 {
         others.push(Box::pin(sweeping::medic(cast.clone())));

@@ -74,6 +74,27 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
     }
 }
 
+/// Makes large merged segments of small ones, in any process; two of them at once.
+pub async fn rewriter(cast: Arc<Cast>, mut rng: Rng) {
+    while !cast.world.is_stopped() {
+        sleep_ms(rng.between(1_000, 8_000)).await;
+        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
+        let upkeep = log.upkeep(UpkeepSettings::default());
+        match gate.ask(upkeep.rewrite(true, |_| {})).await {
+            Some(Ok(rewritten)) => {
+                let outcome = match rewritten.objects {
+                    1.. => "rewritten",
+                    0 => "nothing to do",
+                };
+                cast.world.saw("rewrite", "none", outcome);
+                cast.world.note(&gate.name, || format!("rewrites: {rewritten:?}"));
+            }
+            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
+            None => {}
+        }
+    }
+}
+
 /// Merges all there is, in any process; two of them at once.
 pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {

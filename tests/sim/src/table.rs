@@ -226,12 +226,21 @@ impl Table for SimTable {
 
     async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
         let what = format!("{}", item.sk);
-        let (pk, item) = (pk.to_owned(), item.clone());
+        let (pk, item, world) = (pk.to_owned(), item.clone(), self.world.clone());
         let name = |done: &bool| if *done { "done" } else { "condition fails" };
         self.write(
             "table replace",
             what,
-            move |table| now(table.replace_if(&pk, &item, expect)),
+            move |table| {
+                let replaced = now(table.replace_if(&pk, &item, expect));
+                // An index row of an older fold never wins over one of a newer (R4).
+                let is_row = pk.matches('/').count() == 2;
+                let done = replaced.as_ref().is_ok_and(|answer| answer.value);
+                if is_row && done && item.id < expect {
+                    world.violation(format!("the index row {pk} {} goes back", item.sk));
+                }
+                replaced
+            },
             name,
             |_, _| false,
         )

@@ -133,6 +133,8 @@ struct Inner {
     rotten: BTreeSet<String>,
     /// Lives of processes that were given a damaged item.
     harmed: BTreeSet<String>,
+    /// Rules of the stores themselves that were broken.
+    broken: Vec<String>,
 }
 
 impl World {
@@ -146,7 +148,9 @@ impl World {
         let trace = traced.then(|| format!("seed {seed}: {plan:#?}\n"));
         let (coverage, struck) = (Coverage::new(), BTreeSet::new());
         let (rotten, harmed) = (BTreeSet::new(), BTreeSet::new());
-        let inner = Inner { rng, faulty: false, stopped: false, trace, coverage, struck, rotten, harmed };
+        let broken = Vec::new();
+        let inner =
+            Inner { rng, faulty: false, stopped: false, trace, coverage, struck, rotten, harmed, broken };
         let (objects, clock) = (InMemory::new(), Clock::start());
         Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
     }
@@ -285,6 +289,16 @@ impl World {
     /// Something that was seen, into the table of what was.
     pub fn saw(&self, step: &'static str, fault: &'static str, answer: &'static str) {
         *self.inner().coverage.entry((step, fault, answer)).or_default() += 1;
+    }
+
+    /// A rule of the stores was broken.
+    pub fn violation(&self, words: String) {
+        self.inner().broken.push(words);
+    }
+
+    /// All such rules, once.
+    pub fn violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().broken)
     }
 
     /// A line of the trace.

@@ -16,7 +16,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::{METADATA_KEY, MergedRange, Metadata, schema};
+use super::{METADATA_KEY, MergedPart, MergedRange, Metadata, schema};
 use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::ledger::action::TimestampType;
@@ -349,15 +349,42 @@ impl MergedGroup {
     /// # Errors
     /// `Damaged`: they do not begin with `from`, or have a gap.
     pub fn runs_from(&self, partition: u32, from: Offset, end: Offset) -> Result<Vec<MergedRun>> {
-        let places = self.places(partition, &(from..end));
+        self.cut(partition, from..end, |one, other| self.same(one, other))
+    }
+
+    /// As [`Self::runs_from`], in what was appended at one time: what a merged segment is made of.
+    ///
+    /// # Errors
+    /// `Damaged`: they do not begin with `from`, or have a gap.
+    pub fn parts_from(&self, partition: u32, from: Offset, end: Offset) -> Result<Vec<MergedPart>> {
+        let same = |one: usize, other: usize| {
+            self.time_types[one] == self.time_types[other] && self.append_us[one] == self.append_us[other]
+        };
+        let part = |run: MergedRun| MergedPart {
+            partition,
+            base: run.base,
+            append_ms: run.append_us.div_euclid(1_000),
+            time_type: run.time_type,
+            rows: run.rows,
+        };
+        Ok(self.cut(partition, from..end, same)?.into_iter().map(part).collect())
+    }
+
+    fn cut(
+        &self,
+        partition: u32,
+        wanted: Range<Offset>,
+        same: impl Fn(usize, usize) -> bool,
+    ) -> Result<Vec<MergedRun>> {
+        let places = self.places(partition, &wanted);
         let mut runs: Vec<MergedRun> = Vec::new();
         let mut begin = places.start;
-        for (next, place) in (from..).zip(places.clone()) {
+        for (next, place) in (wanted.start..).zip(places.clone()) {
             if u64::try_from(self.offsets[place]).ok() != Some(next) {
                 let detail = format!("offset {} where {next} must be", self.offsets[place]);
                 return Err(Error::damaged("merged row group", detail));
             }
-            let ends = place + 1 == places.end || !self.same(place, place + 1);
+            let ends = place + 1 == places.end || !same(place, place + 1);
             if ends {
                 runs.push(self.run(begin, place + 1));
                 begin = place + 1;

@@ -46,7 +46,7 @@ fn parts() -> Vec<Vec<MergedPart>> {
 
 fn written(compression: Compression) -> MergedSegment {
     let mut writer = MergedWriter::new("t", TOPIC, compression, true).unwrap();
-    parts().iter().for_each(|parts| writer.partition(parts).unwrap());
+    parts().into_iter().flatten().for_each(|part| writer.push(part).unwrap());
     writer.finish().unwrap()
 }
 
@@ -119,9 +119,12 @@ fn a_run_ends_where_the_rule_of_its_times_does() {
 #[test]
 fn partitions_out_of_order_and_gaps_are_refused() {
     let mut writer = MergedWriter::new("t", TOPIC, Compression::None, false).unwrap();
-    writer.partition(&[part(2, 0, 0, rows(0, 1, 1))]).unwrap();
-    assert!(writer.partition(&[part(2, 1, 0, rows(0, 1, 1))]).is_err());
-    assert!(writer.partition(&[part(3, 0, 0, rows(0, 2, 1)), part(3, 3, 0, rows(0, 1, 1))]).is_err());
+    writer.push(part(2, 0, 0, rows(0, 1, 1))).unwrap();
+    assert!(writer.push(part(1, 1, 0, rows(0, 1, 1))).is_err());
+    assert!(writer.push(part(2, 2, 0, rows(0, 1, 1))).is_err());
+    writer.push(part(2, 1, 0, rows(0, 1, 1))).unwrap();
+    writer.push(part(3, 0, 0, rows(0, 2, 1))).unwrap();
+    assert!(writer.push(part(2, 2, 0, rows(0, 1, 1))).is_err());
     assert!(MergedWriter::new("t", TOPIC, Compression::None, false).unwrap().finish().is_err());
 }
 

@@ -75,7 +75,20 @@ pub struct MergedWriter {
     metadata: Metadata,
     /// Raw bytes and rows of the open row group.
     open: (usize, u64),
+    begun: Option<Begun>,
     ranges: Vec<MergedRange>,
+}
+
+/// A partition of which not all parts have come yet.
+struct Begun {
+    partition: u32,
+    base: Offset,
+    next: Offset,
+    raw_bytes: usize,
+    /// The first of its own row groups, once it is large enough to have any.
+    own_from: Option<u32>,
+    /// What came before.
+    held: Vec<MergedPart>,
 }
 
 impl MergedWriter {
@@ -90,53 +103,96 @@ impl MergedWriter {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options);
         let metadata = Metadata { version: 1, topic: id.to_string(), groups: Vec::new(), ranges: Vec::new() };
         let writer = writer.map_err(cannot_write)?;
-        Ok(Self { topic: topic.to_owned(), writer, metadata, open: (0, 0), ranges: Vec::new() })
+        Ok(Self { topic: topic.to_owned(), writer, metadata, open: (0, 0), begun: None, ranges: Vec::new() })
     }
 
-    /// Adds all records of a partition. Partitions come in rising order, parts in order and without a gap.
+    /// Adds records. Partitions come in rising order, the parts of each in order and without a gap.
     ///
     /// # Errors
     /// `Invalid`: they do not.
-    pub fn partition(&mut self, parts: &[MergedPart]) -> Result<()> {
-        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
-        let partition = first.partition;
-        let dense = parts.windows(2).all(|two| two[0].end() == two[1].base && two[1].partition == partition);
-        if !dense || self.ranges.last().is_some_and(|before| before.partition >= partition) {
-            let reason = format!("{partition} comes after a later one, or has a gap");
-            return Err(Error::invalid("partition", reason));
+    pub fn push(&mut self, part: MergedPart) -> Result<()> {
+        let before = self.ranges.last().map(|range| range.partition);
+        let (at, follows) = match &self.begun {
+            Some(begun) if begun.partition == part.partition => (begun.partition, begun.next == part.base),
+            Some(begun) => (part.partition, begun.partition < part.partition),
+            None => (part.partition, before.is_none_or(|before| before < part.partition)),
+        };
+        if !follows {
+            return Err(Error::invalid("partition", format!("{at} comes after a later one, or has a gap")));
         }
-        let raw_bytes: usize = parts.iter().map(|part| part.rows.raw_bytes()).sum();
-        let own = raw_bytes >= limits::ROW_GROUP_OWN_BYTES;
-        if own || self.open.0 + raw_bytes > limits::ROW_GROUP_SHARED_BYTES_MAX {
-            self.close_group()?;
+        if self.begun.as_ref().is_none_or(|begun| begun.partition != part.partition) {
+            self.close_partition()?;
         }
-        let first_group = self.metadata.groups.len() as u32;
-        for part in parts {
-            let mut from = 0;
-            while from < part.rows.len() {
-                let room = limits::MERGED_GROUP_RAW_BYTES.saturating_sub(self.open.0);
-                let rows_max = limits::MERGED_GROUP_ROWS - self.open.1 as usize;
-                // One row at least, however large it is.
-                let (fit, bytes) = part.rows.fitting(from, rows_max, room);
-                if fit == 0 && self.open.1 > 0 {
+        let (partition, base) = (part.partition, part.base);
+        let begun = self.begun.get_or_insert(Begun {
+            partition,
+            base,
+            next: base,
+            raw_bytes: 0,
+            own_from: None,
+            held: Vec::new(),
+        });
+        begun.next = part.end();
+        begun.raw_bytes += part.rows.raw_bytes();
+        let is_large = begun.raw_bytes >= limits::ROW_GROUP_OWN_BYTES;
+        if begun.own_from.is_some() {
+            return self.rows(&part);
+        }
+        begun.held.push(part);
+        if !is_large {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut begun.held);
+        self.close_group()?;
+        let first = self.metadata.groups.len() as u32;
+        if let Some(begun) = &mut self.begun {
+            begun.own_from = Some(first);
+        }
+        held.iter().try_for_each(|part| self.rows(part))
+    }
+
+    /// All parts of a partition are there.
+    fn close_partition(&mut self) -> Result<()> {
+        let Some(begun) = self.begun.take() else { return Ok(()) };
+        let first = match begun.own_from {
+            Some(first) => {
+                self.close_group()?;
+                first
+            }
+            None => {
+                if self.open.0 + begun.raw_bytes > limits::ROW_GROUP_SHARED_BYTES_MAX {
                     self.close_group()?;
-                    continue;
                 }
-                let take = fit.max(1);
-                self.write(part, from, take)?;
-                self.open = (self.open.0 + bytes, self.open.1 + take as u64);
-                from += take;
-                if self.open.1 as usize >= limits::MERGED_GROUP_ROWS || fit == 0 {
-                    self.close_group()?;
-                }
+                let first = self.metadata.groups.len() as u32;
+                begun.held.iter().try_for_each(|part| self.rows(part))?;
+                first
+            }
+        };
+        let end = self.metadata.groups.len() as u32 + u32::from(self.open.1 > 0);
+        let Begun { partition, base, next, .. } = begun;
+        self.ranges.push(MergedRange { partition, base, end: next, groups: (first, end - first) });
+        Ok(())
+    }
+
+    fn rows(&mut self, part: &MergedPart) -> Result<()> {
+        let mut from = 0;
+        while from < part.rows.len() {
+            let room = limits::MERGED_GROUP_RAW_BYTES.saturating_sub(self.open.0);
+            let rows_max = limits::MERGED_GROUP_ROWS - self.open.1 as usize;
+            // One row at least, however large it is.
+            let (fit, bytes) = part.rows.fitting(from, rows_max, room);
+            if fit == 0 && self.open.1 > 0 {
+                self.close_group()?;
+                continue;
+            }
+            let take = fit.max(1);
+            self.write(part, from, take)?;
+            self.open = (self.open.0 + bytes, self.open.1 + take as u64);
+            from += take;
+            if self.open.1 as usize >= limits::MERGED_GROUP_ROWS || fit == 0 {
+                self.close_group()?;
             }
         }
-        if own {
-            self.close_group()?;
-        }
-        let end_group = self.metadata.groups.len() as u32 + u32::from(self.open.1 > 0);
-        let groups = (first_group, end_group - first_group);
-        self.ranges.push(MergedRange { partition, base: first.base, end: last.end(), groups });
         Ok(())
     }
 
@@ -164,6 +220,7 @@ impl MergedWriter {
     /// # Errors
     /// `Invalid`: it has no record.
     pub fn finish(mut self) -> Result<MergedSegment> {
+        self.close_partition()?;
         self.close_group()?;
         let Some((position, length, ..)) = self.metadata.groups.last() else {
             return Err(Error::invalid("parts", "a merged segment has at least one record"));

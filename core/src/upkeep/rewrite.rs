@@ -1,0 +1,377 @@
+//! Rewrite: the merged segments of a topic and hour become few, by the same steps as merge, once the hour is over or there
+//! is enough for a large one.
+//!
+//! ```text
+//!   rows of the hour ─▶ read neighbours, verified ─▶ PUT, proved ─▶ commit Rewrite ─▶ over every row of theirs ─▶ commit Indexed
+//! ```
+//! Until its rows are overwritten a reader finds either: both hold the same records. What is replaced stays for
+//! [`read_lag_ms`](super::UpkeepSettings::read_lag_ms), on the dead list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::merge::{Named, named, prove};
+use super::{Memory, Upkeep, is_superseded};
+use crate::env::offload;
+use crate::error::{Error, Result};
+use crate::fetch::Loader;
+use crate::ledger::action::{Action, Fold, L1Object, L1Range, ObjectRef, Rewrite};
+use crate::ledger::index::IndexRow;
+use crate::ledger::view::Slice;
+use crate::limits;
+use crate::metrics::Metric;
+use crate::record::{Offset, RecordSum, TopicId};
+use crate::segment::merged::{MergedPart, MergedWriter};
+use crate::table::Consistency;
+
+/// What a rewrite did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Merged segments that were replaced…
+    pub replaced: u64,
+    /// … by so many…
+    pub objects: u64,
+    /// … of so many bytes…
+    pub bytes: u64,
+    /// … that hold so many records.
+    pub records: u64,
+    /// What could not be read, and so stays as it is.
+    pub damage: Vec<String>,
+}
+
+/// An hour of a topic.
+pub(super) type Hour = (TopicId, u32);
+
+/// What is known of the merged segments of an hour.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Noted {
+    /// Where its records begin, by partition: at these offsets or later.
+    bases: BTreeMap<u32, Offset>,
+    /// Bytes of the segments that came since somebody looked.
+    bytes: u64,
+}
+
+/// A merged segment with those of its rows that are left.
+#[derive(Debug, Clone)]
+struct Piece {
+    object: L1Object,
+    number: u64,
+    ranges: BTreeMap<u32, L1Range>,
+}
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        self.object.footer.end()
+    }
+
+    /// When its first records were appended.
+    fn began(&self) -> (i64, u64) {
+        (self.ranges.values().map(|range| range.append_ms.0).min().unwrap_or(0), self.number)
+    }
+}
+
+impl Upkeep {
+    /// Rewrites the hours that are over, or have enough for a large segment; `all`: every hour that has more than one.
+    /// `tell` hears of records rewritten.
+    ///
+    /// # Errors
+    /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
+    pub async fn rewrite(&self, all: bool, mut tell: impl FnMut(u64)) -> Result<Rewritten> {
+        let mut rewritten = Rewritten::default();
+        let hours = match all {
+            true => self.every_hour().await?,
+            false => self.memory().hours.clone(),
+        };
+        for (hour, noted) in hours {
+            let mut lost = 0;
+            let over = loop {
+                match self.rewrite_hour(hour, &noted, all, &mut rewritten).await {
+                    Ok(Some(over)) => break over,
+                    Ok(None) => tell(rewritten.records),
+                    Err(error) if is_superseded(&error) && lost < limits::MERGE_ATTEMPTS_MAX => lost += 1,
+                    // Somebody else is at it; or what it was made of is gone, which a reader will tell.
+                    Err(error) if is_superseded(&error) => break false,
+                    Err(error @ Error::Damaged { .. }) => {
+                        tracing::warn!(%error, "an hour cannot be rewritten");
+                        rewritten.damage.push(error.to_string());
+                        break true;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            let mut memory = self.memory();
+            if over {
+                memory.hours.remove(&hour);
+            } else if let Some(known) = memory.hours.get_mut(&hour)
+                && noted.bytes >= limits::REWRITE_BYTES
+            {
+                known.bytes = known.bytes.saturating_sub(noted.bytes);
+            }
+        }
+        Ok(rewritten)
+    }
+
+    /// One rewrite. `Some`: there is none to be done; `true`: nor will there be.
+    async fn rewrite_hour(
+        &self,
+        (topic, hour): Hour,
+        noted: &Noted,
+        all: bool,
+        rewritten: &mut Rewritten,
+    ) -> Result<Option<bool>> {
+        let chain = &self.ledger.chain;
+        chain.refresh(chain.tick()).await?;
+        self.index().await?;
+        let now_hour = self.now_ms() / limits::HOUR_MS;
+        let state = chain.view(|view| {
+            let known = view.topics.get(&topic)?;
+            let is_open = |slice: &Slice| slice.append_ms / limits::HOUR_MS <= i64::from(hour);
+            let open = known.partitions.iter().any(|p| p.slices.front().is_some_and(is_open));
+            let indexed: Vec<Offset> = known.partitions.iter().map(|p| p.indexed_to).collect();
+            let named = named(view, &BTreeSet::from([topic])).remove(&topic)?;
+            Some((view.slot, known.generation, named, indexed, i64::from(hour) < now_hour && !open))
+        })?;
+        let Some((drawn, generation, named, indexed, over)) = state else { return Ok(Some(true)) };
+        if !all && !over && noted.bytes < limits::REWRITE_BYTES {
+            return Ok(Some(false));
+        }
+        let mut pieces: BTreeMap<ObjectRef, Piece> = BTreeMap::new();
+        for (partition, base) in &noted.bases {
+            let indexed_to = indexed.get(*partition as usize).copied().unwrap_or(0);
+            for row in self.rows_of((topic, *partition), *base, hour, indexed_to).await? {
+                let IndexRow { number, object, range } = row;
+                let piece = pieces.entry(object.object);
+                let piece = piece.or_insert_with(|| Piece { object, number, ranges: BTreeMap::new() });
+                piece.ranges.insert(range.partition, range);
+            }
+        }
+        let least = if all { 2 } else { limits::REWRITE_OBJECTS_MIN };
+        let Some(run) = neighbours(pieces.into_values().collect(), over || all, least) else {
+            return Ok(Some(over));
+        };
+        let (segment, ranges) = self.join(topic, &named, &run).await?;
+        let written = self.put(topic, &named, hour, drawn, segment, ranges).await?;
+        let replaced: Vec<_> = run.iter().map(|piece| (piece.object.object, hour)).collect();
+        let records = written.ranges.iter().map(|range| range.rows).sum::<u64>();
+        let count = replaced.len() as u64;
+        let (objects, ranges) = (vec![written.object], written.ranges);
+        let commit = Rewrite { topic, generation, objects, ranges, replaced };
+        self.act_rewrite(commit).await?;
+        rewritten.replaced += count;
+        rewritten.objects += 1;
+        rewritten.bytes += written.bytes;
+        rewritten.records += records;
+        chain.metrics.record(Metric::BytesRewritten, written.bytes);
+        Ok(None)
+    }
+
+    async fn act_rewrite(&self, commit: Rewrite) -> Result<()> {
+        #[cfg(feature = "planted-bugs")]
+        if crate::plant::on(crate::plant::Bug::RewriteNotCarried) {
+            let rows = crate::ledger::view::Pending {
+                rewrite: true,
+                objects: commit.objects.clone(),
+                ranges: commit.ranges.clone(),
+            };
+            self.ledger.act(Action::Rewrite(commit)).await?;
+            let number = self.ledger.chain.slot();
+            for row in rows.ranges.iter().filter_map(|range| rows.row(number, range)) {
+                self.ledger.chain.write_rows(&row, true).await?;
+            }
+            return Ok(());
+        }
+        self.ledger.act(Action::Rewrite(commit)).await?;
+        self.index().await?;
+        Ok(())
+    }
+
+    /// The rows of an hour that are indexed, from an offset on that is not above its first.
+    async fn rows_of(
+        &self,
+        (topic, partition): (TopicId, u32),
+        base: Offset,
+        hour: u32,
+        indexed_to: Offset,
+    ) -> Result<Vec<IndexRow>> {
+        let (mut found, mut from): (Vec<IndexRow>, _) = (Vec::new(), Some(base));
+        while let Some(at) = from {
+            let (rows, next) = self.ledger.chain.rows(topic, partition, at, Consistency::Strong).await?;
+            from = next;
+            for row in rows.into_iter().map(|stored| stored.row) {
+                if row.object.hour > hour || row.range.end > indexed_to {
+                    from = None;
+                    break;
+                }
+                // After a rewrite several keys say the same of one range.
+                let is_new = found.last().is_none_or(|last| last.range.end < row.range.end);
+                if row.object.hour == hour && is_new {
+                    found.push(row);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every hour that has merged segments, from the index.
+    async fn every_hour(&self) -> Result<BTreeMap<Hour, Noted>> {
+        let chain = &self.ledger.chain;
+        chain.refresh(chain.tick()).await?;
+        let topics: Vec<(TopicId, u32)> = chain.view(|view| {
+            view.topics.iter().map(|(id, topic)| (*id, topic.partitions.len() as u32)).collect()
+        })?;
+        let mut hours = BTreeMap::new();
+        for (topic, partitions) in topics {
+            for partition in 0..partitions {
+                let mut from = Some(0);
+                while let Some(at) = from {
+                    let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
+                    from = next;
+                    rows.iter().for_each(|stored| note(&mut hours, &stored.row.object, &stored.row.range));
+                }
+            }
+        }
+        Ok(hours)
+    }
+
+    /// One merged segment of several, each range found to be what its row says.
+    async fn join(
+        &self,
+        topic: TopicId,
+        named: &Named,
+        run: &[Piece],
+    ) -> Result<(crate::segment::merged::MergedSegment, Vec<L1Range>)> {
+        let chain = &self.ledger.chain;
+        let loader = Loader::new(limits::REWRITE_CACHE_BYTES);
+        let mut writer = MergedWriter::new(&named.name, topic, named.compression, named.bloom)?;
+        let partitions: BTreeSet<u32> = run.iter().flat_map(|piece| piece.ranges.keys().copied()).collect();
+        let mut ranges: Vec<L1Range> = Vec::new();
+        for partition in partitions {
+            let mut joined: Option<L1Range> = None;
+            let own = run.iter().filter_map(|piece| Some((piece, piece.ranges.get(&partition)?)));
+            for (piece, range) in own {
+                let row = IndexRow { number: piece.number, object: piece.object.clone(), range: *range };
+                let (mut next, mut sum) = (range.base, RecordSum::default());
+                while next < range.end {
+                    let parts = loader.merged_parts(chain, &named.name, &row, next).await?;
+                    let base = range.base;
+                    let write = move || write(writer, topic, base, parts);
+                    let more;
+                    (writer, more, next) = offload(write).await?;
+                    sum = sum + more;
+                }
+                if (sum, next) != (range.sum, range.end) {
+                    let what = piece.object.name(&named.name).to_string();
+                    return Err(Error::damaged(what, "the records are not those of the fold"));
+                }
+                joined = Some(match joined {
+                    None => L1Range { object: 0, ..*range },
+                    Some(before) => L1Range {
+                        end: range.end,
+                        rows: before.rows + range.rows,
+                        append_ms: (before.append_ms.0, range.append_ms.1),
+                        time_us_max: range.time_us_max,
+                        sum: before.sum + range.sum.shifted(range.base - before.base),
+                        ..before
+                    },
+                });
+            }
+            ranges.extend(joined);
+        }
+        let (name, proved) = (named.name.clone(), ranges.clone());
+        let segment = offload(move || {
+            let segment = writer.finish()?;
+            prove(topic, &name, &segment, &proved)?;
+            Ok::<_, Error>(segment)
+        });
+        Ok((segment.await?, ranges))
+    }
+}
+
+/// Writes parts of a range that begins at `base`: the writer, their sum within the range, and the next offset.
+fn write(
+    mut writer: MergedWriter,
+    topic: TopicId,
+    base: Offset,
+    parts: Vec<MergedPart>,
+) -> Result<(MergedWriter, RecordSum, Offset)> {
+    let (mut sum, mut next) = (RecordSum::default(), base);
+    for part in parts {
+        let own = part.rows.sum(topic, part.partition, 0, part.rows.len());
+        sum = sum + own.shifted(part.base - base);
+        next = part.end();
+        writer.push(part)?;
+    }
+    Ok((writer, sum, next))
+}
+
+/// Notes that an hour has merged records from an offset on.
+pub(super) fn note(hours: &mut BTreeMap<Hour, Noted>, object: &L1Object, range: &L1Range) {
+    let bases = &mut hours.entry((object.topic, object.hour)).or_default().bases;
+    let base = bases.entry(range.partition).or_insert(range.base);
+    *base = range.base.min(*base);
+}
+
+impl Memory {
+    /// Notes what a fold wrote.
+    pub(super) fn note_fold(&mut self, fold: &Fold) {
+        for range in &fold.ranges {
+            note(&mut self.hours, &fold.objects[range.object as usize], range);
+        }
+        for object in &fold.objects {
+            self.hours.entry((object.topic, object.hour)).or_default().bytes += object.footer.end();
+        }
+    }
+
+    /// Notes the hours of one topic that have enough small segments, as its rows tell.
+    pub(super) fn note_rows(&mut self, rows: &[(L1Object, L1Range)]) {
+        let mut small: BTreeMap<Hour, BTreeSet<ObjectRef>> = BTreeMap::new();
+        for (object, _) in rows.iter().filter(|(object, _)| object.footer.end() < limits::REWRITE_BYTES) {
+            small.entry((object.topic, object.hour)).or_default().insert(object.object);
+        }
+        small.retain(|_, objects| objects.len() >= limits::REWRITE_OBJECTS_MIN);
+        for (object, range) in
+            rows.iter().filter(|(object, _)| small.contains_key(&(object.topic, object.hour)))
+        {
+            note(&mut self.hours, object, range);
+        }
+    }
+}
+
+/// The first merged segments of an hour that are neighbours in every partition, and small: enough for a large one, or as
+/// many as there are where the hour is over and they are at least `least`. Pure.
+fn neighbours(mut pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<Piece>> {
+    pieces.sort_by_key(Piece::began);
+    let (mut run, mut bytes): (Vec<Piece>, u64) = (Vec::new(), 0);
+    let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
+    let is_done = |run: &Vec<Piece>, bytes: u64| match bytes >= limits::REWRITE_BYTES {
+        true => run.len() >= 2,
+        false => over && run.len() >= least,
+    };
+    for piece in pieces {
+        let is_large = piece.bytes() >= limits::REWRITE_BYTES;
+        let follows = piece
+            .ranges
+            .iter()
+            .all(|(partition, range)| ends.get(partition).is_none_or(|end| *end == range.base));
+        let partitions = piece.ranges.keys().filter(|partition| !ends.contains_key(partition)).count();
+        let fits = bytes + piece.bytes() <= limits::REWRITE_BYTES_MAX
+            && run.len() < limits::REWRITE_OBJECTS_MAX
+            && ends.len() + partitions <= limits::RANGES_PER_FOLD;
+        if is_large || !follows || !fits {
+            if is_done(&run, bytes) || (!is_large && run.len() >= limits::REWRITE_OBJECTS_MAX) {
+                return Some(run);
+            }
+            (run, bytes) = (Vec::new(), 0);
+            ends.clear();
+        }
+        if is_large {
+            continue;
+        }
+        bytes += piece.bytes();
+        ends.extend(piece.ranges.iter().map(|(partition, range)| (*partition, range.end)));
+        run.push(piece);
+        if bytes >= limits::REWRITE_BYTES && run.len() >= 2 {
+            return Some(run);
+        }
+    }
+    is_done(&run, bytes).then_some(run)
+}
