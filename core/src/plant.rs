@@ -75,6 +75,12 @@ pub enum Bug {
     RewriteNotCarried,
     /// Index: a row of an older fold that is written late wins.
     OlderRowWins,
+    /// Sweep: what no view and no row names is deleted, whenever its name was drawn.
+    SweptAboveFloor,
+    /// Merge: the index rows are written before the fold is committed.
+    RowsBeforeFold,
+    /// Fold: an L0 object dies with the first slice that is merged, whoever else has some in it.
+    SharedObjectKilled,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
     NewerEraSwept,
     /// DynamoDB: a query's first page is taken for all there is.
@@ -104,7 +110,7 @@ impl Bug {
     pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 40] = [
+    pub const ALL: [Bug; 43] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -145,6 +151,9 @@ impl Bug {
         Bug::RowsReadBeforeView,
         Bug::RewriteNotCarried,
         Bug::OlderRowWins,
+        Bug::SweptAboveFloor,
+        Bug::RowsBeforeFold,
+        Bug::SharedObjectKilled,
     ];
 }
 

@@ -137,7 +137,7 @@ impl View {
         let Place::Object(object, _) = &slice.place else { return };
         let Some(segment) = self.objects.get_mut(object) else { return };
         segment.slices -= 1;
-        if segment.slices == 0 {
+        if segment.slices == 0 || plant::on(Bug::SharedObjectKilled) {
             self.objects.remove(object);
             self.dead.push(Dead { object: *object, l1: None, slot: self.slot, time_ms: self.time_ms });
         }

@@ -16,6 +16,8 @@ use crate::env::offload;
 use crate::error::{Error, Result};
 use crate::fetch::Loader;
 use crate::ledger::action::{Action, Fold, L1Object, L1Range, LEDGER, ObjectRef};
+#[cfg(feature = "planted-bugs")]
+use crate::ledger::index::IndexRow;
 use crate::ledger::view::{Place, Slice, Topic, View};
 use crate::limits;
 use crate::metrics::Metric;
@@ -173,6 +175,14 @@ impl Upkeep {
         }
         let (objects, records) =
             (fold.objects.len() as u64, fold.ranges.iter().map(|range| range.rows).sum::<u64>());
+        #[cfg(feature = "planted-bugs")]
+        if plant::on(Bug::RowsBeforeFold) {
+            for range in &fold.ranges {
+                let object = fold.objects[range.object as usize].clone();
+                let row = IndexRow { number: drawn + 1, object, range: L1Range { object: 0, ..*range } };
+                chain.write_rows(&row, false).await?;
+            }
+        }
         self.ledger.act(Action::Fold(fold.clone())).await?;
         self.memory().note_fold(&fold);
         merged.folds += 1;

@@ -343,7 +343,8 @@ impl Needed {
         let why = match &name {
             ObjectName::L0 { .. } | ObjectName::L1 { .. } => {
                 let object = reference(&name)?;
-                if !ours(object.era, object.ledger) || object.drawn >= self.floor {
+                let is_young = object.drawn >= self.floor && !plant::on(Bug::SweptAboveFloor);
+                if !ours(object.era, object.ledger) || is_young {
                     return None;
                 }
                 let deleted = match &name {

@@ -101,8 +101,14 @@ async fn story(world: Arc<World>, oracle: Arc<Mutex<Oracle>>) {
     world.set_faulty(false);
     world.note("", || "the storm is over".into());
     heal(&cast).await;
+    let caretaker = caretaker(&cast).await;
+    if let Some(log) = &caretaker {
+        sweep_all(&cast, log).await;
+    }
     judge(&cast).await;
-    drain(&cast).await;
+    if let Some(log) = &caretaker {
+        drain(&cast, log).await;
+    }
 }
 
 async fn set_up(cast: &Arc<Cast>) -> Forgotten {
@@ -268,17 +274,31 @@ async fn judge(cast: &Arc<Cast>) {
     cast.oracle().finish_all();
 }
 
-/// What nobody needs any more goes, to the last object and index row.
-async fn drain(cast: &Arc<Cast>) {
-    // What is damaged for good cannot be merged, and a process that met it may not be well.
-    if cast.world.plan.rot_rate > 0 {
-        return;
-    }
+/// A new process in calm weather, for upkeep.
+async fn caretaker(cast: &Arc<Cast>) -> Option<Log> {
     // Commits are dated by whoever's clock was ahead, and nothing goes before its time.
     sleep_ms(2 * cast.world.plan.skew_ms_max + 1_000).await;
-    let cold = Process::new(cast.world.clone(), "caretaker");
-    cold.start(0, true, &cast.oracle).await;
-    let Some((_, log)) = cold.running() else { return };
+    let process = Process::new(cast.world.clone(), "caretaker");
+    process.start(0, true, &cast.oracle).await;
+    process.running().map(|(_, log)| log)
+}
+
+/// All that a sweep may take is gone before the last reader comes.
+async fn sweep_all(cast: &Arc<Cast>, log: &Log) {
+    for _ in 0..2 {
+        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+        let swept = async {
+            upkeep.trim_rows().await?;
+            upkeep.sweep(|_| {}).await
+        };
+        if let Err(error) = swept.await {
+            return cast.oracle().violation(format!("healed, upkeep does not sweep: {error}"));
+        }
+    }
+}
+
+/// What nobody needs any more goes, to the last object and index row.
+async fn drain(cast: &Arc<Cast>, log: &Log) {
     let by_topic = cast.world.seed.is_multiple_of(2);
     let drained = async {
         for topic in log.admin().topics().await? {

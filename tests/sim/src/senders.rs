@@ -55,9 +55,11 @@ async fn burst_of(
     sender: u64,
     count: u64,
 ) -> bool {
-    let place = cast.some_place(rng);
+    // Several partitions, and topics, share a segment.
+    let places: Vec<Place> = (0..rng.between(1, 3)).map(|_| cast.some_place(rng)).collect();
     let mut waits = Vec::new();
     for _ in 0..count {
+        let place = places[rng.below(places.len() as u64) as usize].clone();
         let (id, value) = cast.oracle().begin(sender, &place.0, rng.below(40) as usize);
         let record = Record { timestamp_us: Some(id as i64), ..Record::value(value) };
         let enqueued = gate.ask(producer.enqueue(&place.0, Some(place.1), record, None)).await;
@@ -68,18 +70,18 @@ async fn burst_of(
                 cast.oracle().failed(id, error.to_string());
                 break;
             }
-            Some(Ok(delivery)) => waits.push((id, delivery)),
+            Some(Ok(delivery)) => waits.push((id, place, delivery)),
         }
         if rng.chance(500) {
             sleep_ms(rng.below(15)).await;
         }
     }
-    let results = join_all(waits.into_iter().map(|(id, delivery)| async move {
+    let results = join_all(waits.into_iter().map(|(id, place, delivery)| async move {
         let result = gate.ask(delivery.wait()).await;
-        (id, result)
+        (id, place, result)
     }));
     let mut good = true;
-    for (id, result) in results.await {
+    for (id, place, result) in results.await {
         good &= matches!(result, Some(Ok(_)));
         match result {
             None | Some(Err(Error::Unknown { .. } | Error::Closed { .. })) => {}

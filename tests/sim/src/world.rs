@@ -261,7 +261,8 @@ impl World {
     /// Whether a segment is damaged for good, from its first byte on and until the storm is over.
     pub fn is_rotten(&self, path: &str) -> bool {
         let salt = path.bytes().fold(7, |salt: u64, byte| salt.rotate_left(5) ^ u64::from(byte));
-        let chosen = path.starts_with("l0/") && Rng::new(self.seed, salt).chance(self.plan.rot_rate);
+        let is_segment = path.starts_with("l0/") || path.starts_with("topics/");
+        let chosen = is_segment && Rng::new(self.seed, salt).chance(self.plan.rot_rate);
         chosen && self.inner().faulty
     }
 
