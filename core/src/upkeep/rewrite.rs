@@ -375,3 +375,63 @@ fn neighbours(mut pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<Pi
     }
     is_done(&run, bytes).then_some(run)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Span;
+
+    const MIB: u32 = 1 << 20;
+
+    /// A merged segment of so many bytes, with these ranges of partitions.
+    fn piece(number: u64, bytes: u32, ranges: &[(u32, u64, u64)]) -> Piece {
+        let object = ObjectRef { era: 0, ledger: 0, drawn: 0, ulid: u128::from(number) };
+        let footer = Span { position: bytes - 100, length: 100, crc: 0 };
+        let object = L1Object { object, hour: 5, topic: TopicId(7), footer };
+        let range = |(partition, base, end): &(u32, u64, u64)| L1Range {
+            object: 0,
+            partition: *partition,
+            base: *base,
+            end: *end,
+            rows: end - base,
+            groups: (0, 1),
+            append_ms: (number as i64, number as i64),
+            time_us_max: 0,
+            sum: RecordSum::default(),
+        };
+        Piece { object, number, ranges: ranges.iter().map(|r| (r.0, range(r))).collect() }
+    }
+
+    fn chosen(pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<u64>> {
+        neighbours(pieces, over, least).map(|run| run.iter().map(|piece| piece.number).collect())
+    }
+
+    #[test]
+    fn neighbours_are_joined_once_there_is_enough_or_the_hour_is_over() {
+        let small = |number: u64| piece(number, MIB, &[(0, number * 10, number * 10 + 10)]);
+        let few = || vec![small(2), small(1), small(3)];
+        assert_eq!(chosen(few(), false, 2), None, "the hour goes on");
+        assert_eq!(chosen(few(), true, 4), None, "too few");
+        assert_eq!(chosen(few(), true, 3), Some(vec![1, 2, 3]));
+        let large = |number: u64, mib: u32| piece(number, mib * MIB, &[(0, number * 10, number * 10 + 10)]);
+        let all = vec![large(1, 20), large(2, 30), large(3, 20), large(4, 30)];
+        assert_eq!(chosen(all, false, 4), Some(vec![1, 2, 3]), "enough for a large one");
+        // A large one stays as it is, and is between the others.
+        let all = || vec![small(1), small(2), large(3, 64), small(4), small(5), small(6)];
+        assert_eq!(chosen(all(), true, 2), Some(vec![1, 2]));
+        assert_eq!(chosen(all(), true, 3), Some(vec![4, 5, 6]));
+        assert_eq!(chosen(vec![large(1, 60), large(2, 60)], true, 2), None, "together they are too large");
+    }
+
+    #[test]
+    fn what_has_a_gap_in_any_partition_is_not_joined() {
+        let one = piece(1, MIB, &[(0, 0, 10), (1, 0, 5)]);
+        let two = piece(2, MIB, &[(0, 10, 20)]);
+        let three = piece(3, MIB, &[(0, 20, 30), (1, 7, 9)]);
+        let four = piece(4, MIB, &[(1, 9, 12), (2, 0, 1)]);
+        let all = || vec![four.clone(), one.clone(), three.clone(), two.clone()];
+        assert_eq!(chosen(all(), true, 2), Some(vec![1, 2]));
+        assert_eq!(chosen(all(), true, 3), None);
+        assert_eq!(chosen(vec![three, four], true, 2), Some(vec![3, 4]));
+    }
+}
