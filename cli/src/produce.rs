@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tidelog_core::append::Tag;
+use tidelog_core::append::{Acked, Tag};
 use tidelog_core::counting::{CountingStore, CountingTable};
 use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
@@ -55,6 +55,9 @@ pub struct Args {
     /// Flushes up to this size ride inside their commit; 0 writes every record to a segment
     #[arg(long, value_name = "BYTES", default_value_t = tidelog_core::limits::INLINE_BYTES_MAX)]
     inline_bytes_max: usize,
+    /// Do not merge, trim and sweep beside writing: leave that to others
+    #[arg(long)]
+    no_upkeep: bool,
     /// Exact restart: remember in the log how far each file was shipped. The same command run again goes on where the
     /// last run's records end, in the same partition. A file may grow, but must not change before that place; each
     /// file needs a name of its own for each NAME
@@ -106,16 +109,15 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     });
     let accounts = Accounts::new(acks.transpose()?);
     let (hook, counts_out) = (accounts.clone(), args.counts_out.clone());
-    let mut producer =
-        log.producer().lead(true).linger_ms(args.linger_ms).inline_bytes_max(args.inline_bytes_max).on_ack(
-            move |batches| {
-                hook.landed(batches);
-                if let Some(path) = &counts_out {
-                    // For the demo's bill only; the next flight tries again.
-                    let _ = std::fs::write(path, counts_json(&table, &objects).to_string());
-                }
-            },
-        );
+    let told = move |batches: &[Acked<'_>]| {
+        hook.landed(batches);
+        if let Some(path) = &counts_out {
+            // For the demo's bill only; the next flight tries again.
+            let _ = std::fs::write(path, counts_json(&table, &objects).to_string());
+        }
+    };
+    let producer = log.producer().lead(true).upkeep(!args.no_upkeep).linger_ms(args.linger_ms);
+    let mut producer = producer.inline_bytes_max(args.inline_bytes_max).on_ack(told);
     if let Some(compression) = args.compression {
         producer = producer.compression(compression);
     }

@@ -279,6 +279,8 @@ pub const LEADER_SILENCE_MS: u64 = 10_000;
 pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 /// How long an object is kept that a commit let go: queries may hold an older view.
 pub const READ_LAG_MS: u64 = 60 * 60 * 1_000;
+/// How often the first of the processes that lead runs upkeep, ms, on average.
+pub const KEEP_EVERY_MS: u64 = 20_000;
 /// A process that runs upkeep again and again sweeps so often: each sweep lists all there is.
 pub const SWEEP_EVERY_MS: i64 = 15 * 60 * 1_000;
 /// Objects one sweep deletes at most; the next goes on.

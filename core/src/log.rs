@@ -63,7 +63,8 @@ impl Log {
 
     /// A producer with options.
     pub fn producer(&self) -> ProducerBuilder {
-        ProducerBuilder { ledger: self.ledger.clone(), settings: ProducerSettings::default(), on_ack: None }
+        let (ledger, settings) = (self.ledger.clone(), ProducerSettings::default());
+        ProducerBuilder { ledger, settings, on_ack: None, upkeep: true }
     }
 
     /// A consumer of `topic` with options.
@@ -158,6 +159,7 @@ pub struct ProducerBuilder {
     ledger: Ledger,
     settings: ProducerSettings,
     on_ack: Option<AckHook>,
+    upkeep: bool,
 }
 
 impl std::fmt::Debug for ProducerBuilder {
@@ -197,9 +199,17 @@ impl ProducerBuilder {
         self
     }
 
-    /// Leads partitions: unkeyed records go to those, in few, long slices. For writers that live long.
+    /// Leads partitions: unkeyed records go to those, in few, long slices. For writers that live long. One of the processes
+    /// that lead also merges, trims and sweeps, every 20 s or so, unless [`upkeep`](Self::upkeep) says no.
     pub fn lead(mut self, lead: bool) -> Self {
         self.settings.lead = lead;
+        self
+    }
+
+    /// Whether this process may do the log's upkeep where it leads: yes unless set. Where it has not the right to, it leaves
+    /// that to others.
+    pub fn upkeep(mut self, upkeep: bool) -> Self {
+        self.upkeep = upkeep;
         self
     }
 
@@ -217,7 +227,13 @@ impl ProducerBuilder {
 
     /// Starts it.
     pub fn build(self) -> Result<Producer> {
-        Producer::start(self.ledger, self.settings, self.on_ack)
+        let keeps = self.settings.lead && self.upkeep;
+        let upkeep = keeps.then(|| Upkeep::new(self.ledger.clone(), UpkeepSettings::default()));
+        let producer = Producer::start(self.ledger, self.settings, self.on_ack)?;
+        if let Some(upkeep) = upkeep {
+            tokio::spawn(upkeep.keep(producer.life()));
+        }
+        Ok(producer)
     }
 }
 

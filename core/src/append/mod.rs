@@ -318,6 +318,12 @@ impl Producer {
         }
     }
 
+    /// Tells whether any clone of it is left.
+    pub(crate) fn life(&self) -> impl Fn() -> bool + Send + 'static {
+        let handle = Arc::downgrade(&self.handle);
+        move || handle.strong_count() > 0
+    }
+
     /// Takes no more records, waits for the acks of those it has, and lets go of what it leads.
     pub async fn close(&self) -> Result<()> {
         let shared = &self.handle.shared;

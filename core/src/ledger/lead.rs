@@ -34,6 +34,13 @@ fn is_silent(seen: &Seen, who: u64, now: Duration) -> bool {
         .is_some_and(|(_, at)| now.saturating_sub(*at) > Duration::from_millis(limits::LEADER_SILENCE_MS))
 }
 
+/// Whether `who`, which leads, is the one that should keep the log: the first among those that lead and are not silent. Two
+/// that are silent to each other may both be; that costs requests alone.
+pub(crate) fn is_keeper(view: &View, seen: &Seen, who: u64, now: Duration) -> bool {
+    let mut living = view.leaders.keys().filter(|other| **other == who || !is_silent(seen, **other, now));
+    living.next() == Some(&who)
+}
+
 /// Partitions of a topic that `who` should claim: leaderless ones that it prefers, up to its share among the living.
 pub(crate) fn claims(
     view: &View,

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `trim` | log starts move: by a topic's retention, or because somebody asked |
+//! | `keeper` | it runs beside writing, in one process of those that lead |
 //! | `due` | which topics are to be merged now |
 //! | `merge` | small segments become merged ones |
 //! | `rewrite` | small merged segments become large ones |
@@ -13,6 +14,7 @@
 //! deletes or lists objects.
 
 mod due;
+mod keeper;
 mod merge;
 mod rewrite;
 mod rows;

@@ -884,3 +884,27 @@ async fn what_is_damaged_is_not_rewritten_and_nothing_is_lost() {
     assert_eq!(world.upkeep().rewrite(true, |_| {}).await.unwrap().replaced, 3);
     assert_eq!(all(&world, 0).await.len(), 30);
 }
+
+/// One of the processes that lead merges, and only while it does.
+#[tokio::test(start_paused = true)]
+async fn whoever_leads_keeps_the_log() {
+    let world = World::new(&[("merge.max.age.ms", "1000")]).await;
+    let merged_after = async |leads: bool, upkeep: bool| {
+        let before = world.merged().await.len();
+        let producer = world.log.producer().lead(leads).upkeep(upkeep).build().unwrap();
+        producer.send("t", Record::value("x")).await.unwrap();
+        world.clock.pass(2 * SECOND);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        producer.close().await.unwrap();
+        drop(producer);
+        world.merged().await.len() - before
+    };
+    assert_eq!(merged_after(false, true).await, 0);
+    assert_eq!(merged_after(true, false).await, 0);
+    assert_eq!(merged_after(true, true).await, 1);
+    // Nobody is left.
+    world.flush(0).await;
+    world.clock.pass(2 * SECOND);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.merged().await.len(), 1);
+}
