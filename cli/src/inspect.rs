@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use tidelog_core::inspect::Entry;
 use tidelog_core::ledger::action::{Action, CheckpointName, Data};
+use tidelog_core::ledger::index::IndexRow;
 use tidelog_core::ledger::view::{Partition, Place, Slice, View, author};
 use tidelog_core::objects::ObjectName;
 use tidelog_core::{Error, Log};
@@ -32,7 +33,7 @@ pub enum Command {
         /// Its name; the newest unless given
         name: Option<String>,
     },
-    /// Where a topic's records lie, slice by slice
+    /// Where a topic's records lie: merged file by merged file, then slice by slice
     Partition {
         /// The topic
         topic: String,
@@ -70,6 +71,8 @@ fn summary(view: &View) -> Vec<(&'static str, String)> {
         ("partitions", partitions.to_string()),
         ("segments", view.objects.len().to_string()),
         ("slices", view.slices().count().to_string()),
+        ("pending", view.pending.len().to_string()),
+        ("dead", view.dead.len().to_string()),
         ("groups", view.groups.len().to_string()),
         ("leaders", view.leaders.len().to_string()),
     ]
@@ -127,6 +130,10 @@ fn commit_json(entry: &Entry) -> Value {
 
 async fn segment(context: &Context, log: &Log, name: &str) -> Outcome {
     let name: ObjectName = name.parse()?;
+    if matches!(name, ObjectName::L1 { .. }) {
+        let words = "is a merged segment, which any Parquet reader shows: SELECT * FROM parquet_metadata('…') in DuckDB";
+        return Err(Failure::Failed(format!("{name} {words}")));
+    }
     let found = log
         .fresh_view(|view| {
             let layout = view.objects.iter().find(|(object, _)| ObjectName::from(*object) == name)?.1.layout.clone();
@@ -229,12 +236,18 @@ async fn partitions(context: &Context, log: &Log, topic: &str, only: Option<u32>
             Ok::<_, Error>((id, all.map(|(found, p)| (p, found.clone())).collect::<Vec<_>>()))
         })
         .await??;
+    let mut merged = Vec::new();
+    for (p, _) in &found {
+        merged.push(log.merged(topic, *p).await?);
+    }
     if context.json() {
-        let partitions: Vec<Value> = found.iter().map(|(p, found)| partition_json(*p, found)).collect();
+        let each = found.iter().zip(&merged);
+        let partitions: Vec<Value> =
+            each.map(|((p, found), merged)| partition_json(topic, *p, found, merged)).collect();
         return print_json(&json!({"topic": topic, "topic_id": id.to_string(), "partitions": partitions}));
     }
     let mut text = format!("{topic}  id {id}\n");
-    for (p, found) in &found {
+    for ((p, found), merged) in found.iter().zip(&merged) {
         let leader = found.leader.map_or("nobody".to_owned(), |who| format!("{who:016x}"));
         text.push_str(&format!(
             "\npartition {p}: log start {}, high watermark {}, leader {leader}, epoch {}, producers {}\n",
@@ -243,7 +256,8 @@ async fn partitions(context: &Context, log: &Log, topic: &str, only: Option<u32>
             found.leader_epoch(),
             found.producers.len()
         ));
-        let rows: Vec<Vec<String>> = found.slices.iter().map(slice_row).collect();
+        let rows = merged.iter().map(|row| merged_row(topic, row)).chain(found.slices.iter().map(slice_row));
+        let rows: Vec<Vec<String>> = rows.collect();
         text.push_str(&table(
             &["FIRST OFFSET", "RECORDS", "FIRST ROW", "COMMIT", "APPENDED", "WHERE"],
             &rows,
@@ -261,8 +275,23 @@ fn slice_row(slice: &Slice) -> Vec<String> {
     numbers.into_iter().chain([show_ms(slice.append_ms), place]).collect()
 }
 
-fn partition_json(number: u32, partition: &Partition) -> Value {
+fn merged_row(topic: &str, row: &IndexRow) -> Vec<String> {
+    let range = &row.range;
+    let numbers = [range.base.to_string(), range.rows.to_string(), "-".to_owned(), row.number.to_string()];
+    numbers.into_iter().chain([show_ms(range.append_ms.1), row.object.name(topic).to_string()]).collect()
+}
+
+fn merged_json(topic: &str, row: &IndexRow) -> Value {
+    let range = &row.range;
     json!({
+        "base": range.base, "end": range.end, "rows": range.rows, "object": row.object.name(topic).to_string(),
+        "groups": range.groups, "slot": row.number, "append_ms": range.append_ms,
+    })
+}
+
+fn partition_json(topic: &str, number: u32, partition: &Partition, merged: &[IndexRow]) -> Value {
+    json!({
+        "merged": merged.iter().map(|row| merged_json(topic, row)).collect::<Vec<_>>(),
         "partition": number, "log_start": partition.log_start, "high_watermark": partition.next,
         "leader": partition.leader.map(|who| format!("{who:016x}")), "leader_epoch": partition.leader_epoch(),
         "slices": partition.slices.iter().map(slice_json).collect::<Vec<_>>(),

@@ -1,8 +1,9 @@
 //! Looking inside: the view, commits and checkpoints, for tools. Nothing here writes.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ledger::action::{CheckpointName, Commit};
 use crate::ledger::codec;
+use crate::ledger::index::IndexRow;
 use crate::ledger::view::View;
 use crate::limits;
 use crate::log::Log;
@@ -44,6 +45,32 @@ impl Log {
             Ok(Entry { slot, id, time_ms, hint, body_bytes, commit })
         };
         chain.note(page, "reading the ledger")?.items.into_iter().map(entry).collect()
+    }
+
+    /// Where the merged records of a partition are, in order of their offsets: its index rows from the log start on, then
+    /// what is pending.
+    pub async fn merged(&self, topic: &str, partition: u32) -> Result<Vec<IndexRow>> {
+        let chain = &self.ledger().chain;
+        let found = chain.fresh_view(chain.tick(), |view| {
+            let (id, _, found) = view.partition_or_unknown(topic, partition)?;
+            Ok::<_, Error>((id, found.log_start, found.indexed_to, view.pending_rows(id, partition)))
+        });
+        let (id, log_start, indexed_to, pending) = found.await??;
+        let mut merged: Vec<IndexRow> = Vec::new();
+        let mut from = (log_start < indexed_to).then_some(0);
+        while let Some(at) = from {
+            let (rows, next) = chain.rows(id, partition, at, Consistency::Strong).await?;
+            from = next;
+            for row in rows.into_iter().map(|stored| stored.row) {
+                // After a rewrite several keys say the same of one range.
+                let is_new = merged.last().is_none_or(|last| last.range.end < row.range.end);
+                if is_new && row.range.end > log_start && row.range.end <= indexed_to {
+                    merged.push(row);
+                }
+            }
+        }
+        merged.extend(pending);
+        Ok(merged)
     }
 
     /// The view that a checkpoint holds, and its size in bytes; `None`: it is not there.
