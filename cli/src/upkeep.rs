@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidelog_core::env::SystemEnv;
 use tidelog_core::upkeep::{
-    Deletion, Due, Kept, Merged, Reason, Rewritten, Run, Step, Swept, Trim, Unmerged,
+    Deletion, Due, Kept, Merged, Reason, Rewritten, Run, Step, Swept, Trim, Unmerged, Why,
 };
 use tidelog_core::{Upkeep, UpkeepSettings};
 
@@ -18,7 +18,7 @@ use crate::time::{parse_duration, show_ms};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A run forgets silent producers, moves log starts as retention.ms of each topic says, merges small segments into one
+A run forgets silent producers, moves log starts as retention.ms and retention.bytes of each topic say, merges small segments into one
 Parquet file a topic and hour (under topics/, for any engine), then those of an hour that is over into few large ones, makes a checkpoint and strips old commits if a thousand
 commits or half a mebibyte came since the last, and deletes the objects that nothing names: what was merged, trimmed or
 deleted an hour ago, what killed writers left a quarter of an hour ago, and old checkpoints. A topic is merged when its
@@ -193,21 +193,25 @@ fn unmerged_json(unmerged: &Unmerged) -> Value {
 
 fn trims(verb: &str, trims: &[Trim]) -> String {
     let text = |trim: &Trim| {
-        let Trim { topic, partition, from, to, end, cutoff_ms, .. } = trim;
-        let before = show_ms(*cutoff_ms);
-        format!(
-            "{verb} {topic}/{partition}: offsets {from} to {} of {end}, appended before {before}\n",
-            to - 1
-        )
+        let Trim { topic, partition, from, to, end, why, .. } = trim;
+        let why = match why {
+            Why::Age { cutoff_ms } => format!("appended before {}", show_ms(*cutoff_ms)),
+            Why::Size { bytes_max } => format!("what follows is {} and more", show_bytes(*bytes_max)),
+        };
+        format!("{verb} {topic}/{partition}: offsets {from} to {} of {end}, {why}\n", to - 1)
     };
     trims.iter().map(text).collect()
 }
 
 fn trim_json(trim: &Trim) -> Value {
-    let Trim { topic, partition, from, to, end, cutoff_ms, .. } = trim;
+    let Trim { topic, partition, from, to, end, why, .. } = trim;
+    let (cutoff_ms, bytes_max) = match why {
+        Why::Age { cutoff_ms } => (Some(cutoff_ms), None),
+        Why::Size { bytes_max } => (None, Some(bytes_max)),
+    };
     json!({
         "topic": topic, "partition": partition, "log_start": to, "before": from, "high_watermark": end,
-        "cutoff_ms": cutoff_ms,
+        "cutoff_ms": cutoff_ms, "bytes_max": bytes_max,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::segment::Compression;
 
 /// How long records are kept, ms; −1: for ever. Acted on by trim.
 pub const RETENTION_MS: &str = "retention.ms";
-/// How many bytes of a partition are kept; −1: all. Stored; nothing acts on it yet.
+/// How many bytes of a partition are kept at least, in merged segments; −1: all. Acted on by trim.
 pub const RETENTION_BYTES: &str = "retention.bytes";
 /// Codec of the topic's segments: `none`, `lz4`, `snappy` or `zstd`.
 pub const COMPRESSION_TYPE: &str = "compression.type";

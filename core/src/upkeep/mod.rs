@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `trim` | log starts move: by a topic's retention, or because somebody asked |
+//! | `trim`, `size` | log starts move: by a topic's retention (time, bytes), or because somebody asked |
 //! | `keeper` | it runs beside writing, in one process of those that lead |
 //! | `due` | which topics are to be merged now |
 //! | `merge` | small segments become merged ones |
@@ -18,6 +18,7 @@ mod keeper;
 mod merge;
 mod rewrite;
 mod rows;
+mod size;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,10 @@ pub use due::{Due, Unmerged};
 pub use merge::Merged;
 pub use rewrite::Rewritten;
 pub use sweep::{Deletion, Reason, Swept};
-pub use trim::{BRAKE_GROUP, Overdue, Trim};
+pub use trim::{BRAKE_GROUP, Overdue, Trim, Why};
 
 use crate::error::{Error, Result};
+use crate::fetch::Loader;
 pub use crate::ledger::Kept;
 use crate::ledger::Ledger;
 use crate::ledger::view::View;
@@ -60,6 +62,8 @@ pub struct Upkeep {
     ledger: Ledger,
     settings: UpkeepSettings,
     memory: Arc<Mutex<Memory>>,
+    /// Footers of merged segments.
+    loader: Arc<Loader>,
 }
 
 /// What a process knows of earlier runs, and so need not look up again. Nothing rests on it: it only saves requests.
@@ -73,6 +77,10 @@ struct Memory {
     fronts: BTreeMap<(TopicId, u32), rows::Front>,
     /// As of a log start: when the last of the first merged records was appended, ms.
     ages: BTreeMap<(TopicId, u32), (Offset, i64)>,
+    /// Bytes of merged records, of partitions that keep so many.
+    sizes: size::Sizes,
+    /// The commit as of which none of them had too many.
+    sized_slot: Option<u64>,
     /// Hours that may have merged segments to be rewritten.
     hours: BTreeMap<rewrite::Hour, rewrite::Noted>,
 }
@@ -119,7 +127,12 @@ pub enum Step<'a> {
 impl Upkeep {
     /// Upkeep of the log behind `ledger`.
     pub fn new(ledger: Ledger, settings: UpkeepSettings) -> Self {
-        Self { ledger, settings, memory: Arc::default() }
+        Self {
+            ledger,
+            settings,
+            memory: Arc::default(),
+            loader: Arc::new(Loader::new(limits::MERGE_CACHE_BYTES)),
+        }
     }
 
     /// All of it: forgets silent producers and groups, trims by retention, merges and rewrites what is due, checkpoints and strips if

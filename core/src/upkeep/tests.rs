@@ -894,7 +894,7 @@ async fn whoever_leads_keeps_the_log() {
         let producer = world.log.producer().lead(leads).upkeep(upkeep).build().unwrap();
         producer.send("t", Record::value("x")).await.unwrap();
         world.clock.pass(2 * SECOND);
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.clock.own.sleep(Duration::from_secs(60)).await;
         producer.close().await.unwrap();
         drop(producer);
         world.merged().await.len() - before
@@ -905,6 +905,41 @@ async fn whoever_leads_keeps_the_log() {
     // Nobody is left.
     world.flush(0).await;
     world.clock.pass(2 * SECOND);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.clock.own.sleep(Duration::from_secs(60)).await;
     assert_eq!(world.merged().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_by_size_keeps_at_least_so_much() {
+    let world = World::new(&[("retention.bytes", "1000000")]).await;
+    let upkeep = world.upkeep();
+    for _ in 0..4 {
+        world.flush(0).await;
+        world.merge().await;
+    }
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    let sizes: Vec<u64> = upkeep.memory().sizes.values().flat_map(|known| known.values().copied()).collect();
+    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
+    let limit = async |bytes: u64| {
+        let config = [("retention.bytes".to_owned(), Some(bytes.to_string()))];
+        world.log.admin().alter_topic("t", None, &config).await.unwrap();
+    };
+    // What is not merged does not count.
+    world.flush(0).await;
+    let rest: u64 = sizes[1..].iter().sum();
+    limit(rest + 1).await;
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    limit(rest).await;
+    let trims = upkeep.overdue().await.unwrap().trims;
+    assert_eq!(trims.iter().map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>(), [(0, 0, 10)]);
+    assert_eq!(trims[0].why, Why::Size { bytes_max: rest });
+    upkeep.trim(&trims).await.unwrap();
+    let before = world.counts.counts();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(world.counts.counts(), before, "sizes are known");
+    // Rewritten, they are one, and stay.
+    world.upkeep().rewrite(true, |_| {}).await.unwrap();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!((world.start(0).await, all(&world, 0).await.len()), (10, 40));
 }

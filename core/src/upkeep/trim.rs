@@ -36,8 +36,23 @@ pub struct Trim {
     pub to: Offset,
     /// One past the last offset of the partition.
     pub end: Offset,
-    /// All of it was appended before this time, ms.
-    pub cutoff_ms: i64,
+    /// Why it goes.
+    pub why: Why,
+}
+
+/// Why records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// All of them were appended before this time (`retention.ms`).
+    Age {
+        /// The time, ms.
+        cutoff_ms: i64,
+    },
+    /// What is left is as large as the topic keeps (`retention.bytes`).
+    Size {
+        /// The limit of a partition.
+        bytes_max: u64,
+    },
 }
 
 /// What retention lets go now, and what it would.
@@ -89,7 +104,16 @@ impl Upkeep {
             }
             merged.insert(place, rows.into_iter().map(|stored| stored.row.range).collect::<Vec<_>>());
         }
-        chain.view(|view| overdue(view, now_ms, &merged))
+        let mut overdue = chain.view(|view| overdue(view, now_ms, &merged))?;
+        for trim in self.oversized().await? {
+            let same = |other: &&mut Trim| (other.id, other.partition) == (trim.id, trim.partition);
+            match overdue.trims.iter_mut().find(same) {
+                Some(by_age) if by_age.to >= trim.to => {}
+                Some(by_age) => *by_age = trim,
+                None => overdue.trims.push(trim),
+            }
+        }
+        Ok(overdue)
     }
 
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
@@ -231,7 +255,8 @@ pub(super) fn overdue(view: &View, now_ms: i64, merged: &BTreeMap<(TopicId, u32)
         };
         let Some(last) = pieces.iter().take_while(is_old).last() else { continue };
         let (from, to, end) = (kept.partition.log_start, last.end, kept.partition.next);
-        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, cutoff_ms };
+        let why = Why::Age { cutoff_ms };
+        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, why };
         brake(view, &pieces, trim, now_ms, &mut overdue);
     }
     overdue

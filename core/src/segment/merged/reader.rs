@@ -96,6 +96,16 @@ impl MergedFooter {
         first..found.last().unwrap_or(first) + 1
     }
 
+    /// Bytes of a partition's row groups; of one that it shares, a share by rows.
+    pub fn bytes_of(&self, partition: u32) -> u64 {
+        let bytes = |(group, (base, end)): (u32, (Offset, Offset))| {
+            let Some((span, rows)) = self.groups.get(group as usize) else { return 0 };
+            // No more rows than the group has, so no more bytes.
+            u64::from(span.length) * (end - base).min(*rows as u64) / (*rows as u64).max(1)
+        };
+        self.placed(partition).map(bytes).sum()
+    }
+
     /// The offsets of `partition` in a row group.
     pub fn offsets_in(&self, group: u32, partition: u32) -> Option<(Offset, Offset)> {
         self.placed(partition).find(|(placed, _)| *placed == group).map(|(_, offsets)| offsets)
