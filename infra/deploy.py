@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "infra/template.yaml"
-FUNCTIONS = ("ingest", "fetch")
+FUNCTIONS = ("ingest", "fetch", "upkeep")
 # What AWS takes as a function's code over its API, packed.
 ZIP_BYTES_MAX = 50 << 20
 

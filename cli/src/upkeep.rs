@@ -88,7 +88,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     });
     let done = done.await;
     bar.finish_and_clear();
-    let Run { merged, rewritten, trimmed, held, rows, kept, swept } = done?;
+    let Run { merged, rewritten, trimmed, held, rows, kept, swept, .. } = done?;
     for damage in merged.damage.iter().chain(&rewritten.damage) {
         tell::tell(&format!("cannot be merged, and stays as it is: {damage}; `tidelog verify` says more"));
     }

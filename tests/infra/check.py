@@ -35,7 +35,10 @@ def rights(statements, shorten):
 
 
 def of_template(resource):
-    names = {"Table.Arn": "table", "Bucket.Arn": "bucket", "IngestLogs.Arn": "logs", "FetchLogs.Arn": "logs"}
+    logs = dict.fromkeys(("IngestLogs.Arn", "FetchLogs.Arn", "UpkeepLogs.Arn"), "logs")
+    names = {"Table.Arn": "table", "Bucket.Arn": "bucket", "Table.StreamArn": "stream"} | logs
+    if resource == "*":
+        return resource
     if "Fn::GetAtt" in resource:
         return names[".".join(resource["Fn::GetAtt"])]
     return resource["Fn::Sub"].replace("${Bucket.Arn}/${Prefix}/", "bucket/")
@@ -64,6 +67,12 @@ read, write, _, upkeep = (rights(policy, of_page) for policy in policies)
 logs = {("logs:CreateLogStream", "logs"), ("logs:PutLogEvents", "logs")}
 check("ingest may read and write", role("IngestRole"), read | write | logs)
 check("fetch may read, commit offsets and checkpoint", role("FetchRole"), (read | write | logs) - {("s3:PutObject", "bucket/l0/*")})
-check("nobody here may delete", (role("IngestRole") | role("FetchRole")) & upkeep, set())
+stream = {(f"dynamodb:{action}", "stream") for action in ("DescribeStream", "GetRecords", "GetShardIterator")}
+stream |= {("dynamodb:ListStreams", "*")}
+check("upkeep may do all but write segments", role("UpkeepRole"), (read | write | upkeep | stream | logs) - {("s3:PutObject", "bucket/l0/*")})
+check("nobody else may delete", (role("IngestRole") | role("FetchRole")) & upkeep, set())
+appends = resources["Upkeep"]["Properties"]["Events"]["Appends"]["Properties"]
+passed = json.loads(appends["FilterCriteria"]["Filters"][0]["Pattern"])
+check("only new commits that append wake upkeep", passed, {"eventName": ["INSERT"], "dynamodb": {"NewImage": {"hint": {"S": [{"prefix": "append"}]}}}})
 for name in ("Ingest", "Fetch"):
     check(f"{name} asks who is asking", resources[name]["Properties"]["FunctionUrlConfig"]["AuthType"], "AWS_IAM")

@@ -97,6 +97,9 @@ impl Upkeep {
         loop {
             chain.refresh(chain.tick()).await?;
             merged.rows += self.index().await?;
+            if self.is_late() {
+                return Ok(merged);
+            }
             match self.fold(all, lost > 0, &mut blocked, &mut merged, &mut tell).await {
                 Ok(true) => lost = 0,
                 Ok(false) => return Ok(merged),

@@ -26,6 +26,7 @@ mod trim;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use due::{Due, Unmerged};
 pub use merge::Merged;
@@ -64,6 +65,8 @@ pub struct Upkeep {
     memory: Arc<Mutex<Memory>>,
     /// Footers of merged segments.
     loader: Arc<Loader>,
+    /// After so long a run begins nothing more.
+    run_max: Option<Duration>,
 }
 
 /// What a process knows of earlier runs, and so need not look up again. Nothing rests on it: it only saves requests.
@@ -71,6 +74,8 @@ pub struct Upkeep {
 struct Memory {
     /// The commit and the horizon as of which there was nothing to sweep.
     clean: Option<sweep::Horizon>,
+    /// When this run begins nothing more, by the monotonic clock.
+    until: Option<Duration>,
     /// When the last sweep was, ms.
     swept_ms: Option<i64>,
     /// What is left to be done about rows below log starts.
@@ -111,6 +116,8 @@ pub struct Run {
     pub kept: Kept,
     /// What was deleted; `None`: the last sweep was not long ago.
     pub swept: Option<Swept>,
+    /// There is more to be done: the run was long enough.
+    pub more: bool,
 }
 
 /// What a run is doing, for a progress bar.
@@ -132,6 +139,7 @@ impl Upkeep {
             settings,
             memory: Arc::default(),
             loader: Arc::new(Loader::new(limits::MERGE_CACHE_BYTES)),
+            run_max: None,
         }
     }
 
@@ -142,23 +150,57 @@ impl Upkeep {
     /// Those of the ledger and of the stores. What was done is done; the next run goes on.
     pub async fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
         let mut run = Run::default();
+        self.begin();
         self.ledger.expire().await?;
         let overdue = self.overdue().await?;
         self.announce(&overdue.held).await?;
         self.trim(&overdue.trims).await?;
         (run.trimmed, run.held) = (overdue.trims, overdue.held);
         run.rows = self.trim_rows().await?;
-        run.merged = self.merge(false, |done, of| tell(Step::Merging(done, of))).await?;
-        self.measure()?;
-        run.rewritten = self.rewrite(false, |records| tell(Step::Rewriting(records))).await?;
-        run.kept = self.ledger.keep_short().await?;
+        self.gather_up(&mut run, &mut tell).await?;
         let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
         if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {
             let swept = self.sweep(|deletion| tell(Step::Deleted(deletion))).await?;
             self.memory().swept_ms = (!swept.more).then_some(now_ms);
+            run.more |= swept.more;
             run.swept = Some(swept);
         }
         Ok(run)
+    }
+
+    /// What appends make due, and nothing that looks at all there is: merges and rewrites, checkpoints and strips.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_after_appends(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
+        let mut run = Run::default();
+        self.begin();
+        self.gather_up(&mut run, &mut tell).await?;
+        Ok(run)
+    }
+
+    async fn gather_up(&self, run: &mut Run, tell: &mut impl FnMut(Step<'_>)) -> Result<()> {
+        run.merged = self.merge(false, |done, of| tell(Step::Merging(done, of))).await?;
+        self.measure()?;
+        run.rewritten = self.rewrite(false, |records| tell(Step::Rewriting(records))).await?;
+        run.kept = self.ledger.keep_short().await?;
+        run.more = self.is_late();
+        Ok(())
+    }
+
+    /// The same, but after `run_max` a run begins nothing more: it says so, and the next one goes on.
+    pub fn within(self, run_max: Duration) -> Self {
+        Self { run_max: Some(run_max), ..self }
+    }
+
+    fn begin(&self) {
+        let until = self.run_max.map(|most| self.ledger.chain.env.monotonic() + most);
+        self.memory().until = until;
+    }
+
+    /// The run was long enough.
+    fn is_late(&self) -> bool {
+        self.memory().until.is_some_and(|until| self.ledger.chain.env.monotonic() >= until)
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

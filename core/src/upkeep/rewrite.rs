@@ -84,6 +84,9 @@ impl Upkeep {
         for (hour, noted) in hours {
             let mut lost = 0;
             let over = loop {
+                if self.is_late() {
+                    return Ok(rewritten);
+                }
                 match self.rewrite_hour(hour, &noted, all, &mut rewritten).await {
                     Ok(Some(over)) => break over,
                     Ok(None) => tell(rewritten.records),

@@ -149,6 +149,10 @@ impl Upkeep {
         let found: Vec<Deletion> = found.into_iter().filter_map(judge).collect();
         let found = self.unnamed(found, &needed, &mut early).await?;
         for batch in found.chunks(limits::DELETES_PER_REQUEST) {
+            if self.is_late() {
+                swept.more = true;
+                return Ok(swept);
+            }
             self.delete(batch).await?;
             let bytes: u64 = batch.iter().map(|deletion| deletion.bytes).sum();
             (swept.objects, swept.bytes) = (swept.objects + batch.len() as u64, swept.bytes + bytes);

@@ -943,3 +943,21 @@ async fn retention_by_size_keeps_at_least_so_much() {
     assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
     assert_eq!((world.start(0).await, all(&world, 0).await.len()), (10, 40));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_in_its_time_and_the_next_goes_on() {
+    let world = World::new(&[("merge.max.age.ms", "1000")]).await;
+    world.flush(0).await;
+    world.put(&l0(0, 0, 1)).await;
+    world.clock.pass(HOUR);
+    let hurried = world.upkeep().within(Duration::ZERO);
+    let run = hurried.run(|_| {}).await.unwrap();
+    assert!(run.more && run.merged.folds == 0 && run.swept.unwrap().objects == 0, "{run:?}");
+    let run = hurried.run_after_appends(|_| {}).await.unwrap();
+    assert!(run.more && run.merged.folds == 0 && run.swept.is_none(), "{run:?}");
+    let run = world.upkeep().within(Duration::from_secs(3_600)).run_after_appends(|_| {}).await.unwrap();
+    assert!(!run.more && run.merged.folds == 1 && run.swept.is_none(), "{run:?}");
+    world.clock.pass(HOUR);
+    let run = world.upkeep().run(|_| {}).await.unwrap();
+    assert!(!run.more && run.swept.unwrap().objects == 2, "{run:?}");
+}
