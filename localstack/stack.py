@@ -27,7 +27,7 @@ VENV = ROOT / ".emu/localstack/venv/bin"
 STACK = "tidelog"
 UP_SECONDS = 60
 DOWN_SECONDS = 60
-SERVICES = "s3,dynamodb,dynamodbstreams,lambda,cloudformation,iam,sts,logs,ssm"
+SERVICES = "s3,dynamodb,dynamodbstreams,events,lambda,cloudformation,iam,sts,logs,ssm"
 
 
 class Failed(Exception):

@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 
 import boto3
+import duckdb
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
@@ -300,6 +301,45 @@ def parquet():
     check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
 
 
+def upkeep():
+    """The table's stream wakes upkeep, which merges; DuckDB reads what it made, as consume does; then retention and sweep."""
+    lambdas, s3 = (boto3.client(name, endpoint_url=ENDPOINT) for name in ("lambda", "s3"))
+    function = next(f["FunctionName"] for f in lambdas.list_functions()["Functions"] if "Upkeep" in f["FunctionName"])
+
+    def merged():
+        return [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET, Prefix="log/topics/merged/").get("Contents", [])]
+
+    tidelog("topic", "create", "merged", "--partitions", "2", "--config", "merge.max.age.ms=1000")
+    for number in range(5):
+        check("a request", post("merged", "\n".join(f"{number}-{i} {line}" for i, line in enumerate(LINES)).encode())[0], 200)
+    until = time.monotonic() + 90
+    while not merged() and time.monotonic() < until:
+        time.sleep(1)
+    check("the stream wakes upkeep, which merges", bool(merged()), True)
+
+    def run():
+        event = {"source": "aws.events", "detail-type": "Scheduled Event"}
+        answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))
+        done = json.loads(answer["Payload"].read())
+        check("a scheduled run", (answer.get("FunctionError"), done["more"], done["damage"]), (None, False, 0))
+        return done
+
+    # What came after the stream's event is a second old by now, too.
+    time.sleep(1.2)
+    run()
+    consumed_ = [json.loads(line) for line in tidelog("consume", "merged", "--until", "end", "--format", "json").splitlines()]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, key in enumerate(merged()):
+            s3.download_file(BUCKET, key, f"{folder}/{number}.parquet")
+        rows = duckdb.sql(f"""SELECT partition, "offset", decode(value) FROM '{folder}/*.parquet' ORDER BY 1, 2""").fetchall()
+    wanted = sorted((record["partition"], record["offset"], record["value"]) for record in consumed_)
+    check("DuckDB over topics/ reads what consume does", rows, wanted)
+    check("all of it is merged", len(rows), 5 * len(LINES))
+    tidelog("topic", "delete-records", "merged", "--before", "end")
+    check("sweep looks, and keeps what is an hour young", run()["swept"] is not None, True)
+    check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
+
+
 def gaps():
     """Where LocalStack differs from AWS, each as localstack/GAPS.md says. One that is gone there must go there, too."""
     status, _ = post("curl", b"unsigned", idempotency_key="gap")
@@ -321,5 +361,5 @@ def gaps():
 SHIPPERS = [curl, opentelemetry_python, opentelemetry_javascript, syslog_ng]
 if os.environ.get("TIDELOG_SHIPPERS") == "all":
     SHIPPERS += [collector, telegraf]
-for part in (*SHIPPERS, many_at_once, parquet, gaps):
+for part in (*SHIPPERS, many_at_once, parquet, upkeep, gaps):
     part()
