@@ -7,6 +7,7 @@
 //! | `produce`, `acks` | ships files; which line became which record |
 //! | `consume` | reads records |
 //! | `export` | a topic as one Parquet, CSV or NDJSON file |
+//! | `files` | the exact list of a topic's merged segments, for engines |
 //! | `topic`, `group` | what there is |
 //! | `inspect`, `verify` | looks inside, and checks every sum |
 //! | `upkeep` | trims by retention, deletes what nobody needs |
@@ -20,6 +21,7 @@ mod acks;
 mod consume;
 mod demo;
 mod export;
+mod files;
 mod format;
 mod group;
 mod inspect;
@@ -97,6 +99,8 @@ enum Command {
     Consume(consume::Args),
     /// Write a topic's records into one Parquet, CSV or NDJSON file
     Export(export::Args),
+    /// List a topic's Parquet files for DuckDB, Polars, Spark and others: each record once
+    Files(files::Args),
     /// See and move the stored offsets of consumer groups
     #[command(subcommand)]
     Group(group::Command),
@@ -134,12 +138,16 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn run(context: &Context, command: Command) -> Outcome {
+    if !matches!(context.output, Output::Table | Output::Json) && !matches!(command, Command::Files(_)) {
+        return Err(Failure::Usage("only `files` writes queries: --output is table or json here".to_owned()));
+    }
     match command {
         Command::Init => init(context).await,
         Command::Topic(command) => topic::run(context, command).await,
         Command::Produce(args) => produce::run(context, args).await,
         Command::Consume(args) => consume::run(context, args).await,
         Command::Export(args) => export::run(context, args).await,
+        Command::Files(args) => files::run(context, args).await,
         Command::Group(command) => group::run(context, command).await,
         Command::Inspect(command) => inspect::run(context, command).await,
         Command::Verify(args) => verify::run(context, args).await,

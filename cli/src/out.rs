@@ -14,6 +14,18 @@ pub enum Output {
     Table,
     /// For programs: one JSON document
     Json,
+    /// A query; `files` alone writes one
+    #[value(hide = true)]
+    Duckdb,
+    /// The same for Polars
+    #[value(hide = true)]
+    Polars,
+    /// The same for Spark
+    #[value(hide = true)]
+    Spark,
+    /// A table's definition, for Athena
+    #[value(hide = true)]
+    Athena,
 }
 
 /// What every command is given.

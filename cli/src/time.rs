@@ -6,7 +6,7 @@ use tidelog_core::Position;
 use tidelog_core::env::SharedEnv;
 
 /// Whole numbers from here on are epoch milliseconds (3 March 1973), below they are offsets.
-const EPOCH_MS_MIN: u64 = 100_000_000_000;
+pub const EPOCH_MS_MIN: u64 = 100_000_000_000;
 
 /// RFC 3339, epoch milliseconds, or a time before now (`-90s`, `-30m`, `-1h`, `-2d`), as µs since 1970.
 pub fn parse_time(text: &str, env: &SharedEnv) -> Result<i64, String> {

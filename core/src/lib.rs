@@ -11,7 +11,8 @@
 //! | [`append`] | 3 · `send` → flight → upload → proposal → ack |
 //! | [`ledger`] | 4 · the chain of commits: the only mutable truth |
 //! | [`fetch`] | 5 · offset → slices → verified rows; the consumer |
-//! | [`upkeep`] | 6 · trim and sweep: what nobody needs any more goes |
+//! | [`files`] | the exact list of a topic's merged segments, for engines that read Parquet |
+//! | [`upkeep`] | 6 · merge, trim and sweep: what nobody needs any more goes |
 //! | [`text`] | lines and JSON ↔ records, for those who speak in text |
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
@@ -62,6 +63,7 @@ pub mod counting;
 pub mod env;
 pub mod error;
 pub mod fetch;
+pub mod files;
 pub mod inspect;
 pub mod ledger;
 pub mod limits;

@@ -124,6 +124,10 @@ pub const ROW_ITEM_BYTES_MAX: usize = 1_024;
 pub const ROW_ATTEMPTS_MAX: u32 = 8;
 /// Ranges that one fold has at most: each becomes an index row.
 pub const RANGES_PER_FOLD: usize = 300;
+/// Ranges of merged segments that one list has at most.
+pub const FILE_RANGES_MAX: usize = 1 << 20;
+/// Times that a list is made again because the topic was trimmed or rewritten meanwhile.
+pub const FILES_ATTEMPTS_MAX: u32 = 5;
 /// Unmerged bytes at which the topics with the most slices are merged, however young…
 pub const MERGE_DUE_BYTES: u64 = 64 << 20;
 /// … or unmerged slices.

@@ -202,6 +202,32 @@ impl Loader {
         Ok(found.into_iter().filter_map(|found| found.or_else(|| decoded.next())).collect())
     }
 
+    /// The first offset of a row from `from` on that was appended after `append_ms`: bisects on row groups, since append times
+    /// rise.
+    pub async fn merged_after(
+        &self,
+        chain: &Chain,
+        topic: &str,
+        row: &IndexRow,
+        from: Offset,
+        append_ms: i64,
+    ) -> Result<Option<Offset>> {
+        let (partition, name) = (row.range.partition, row.object.name(topic));
+        let footer = self.merged_footer(chain, row, &name).await?;
+        let mut groups = footer.groups_of(partition, from..row.range.end);
+        let mut found = None;
+        while !groups.is_empty() {
+            let middle = groups.start.midpoint(groups.end);
+            let base = footer.offsets_in(middle, partition).map_or(from, |(base, _)| base.max(from));
+            let parts = self.merged_parts(chain, topic, row, base).await?;
+            match parts.iter().find(|part| part.append_ms > append_ms) {
+                Some(part) => (found, groups.end) = (Some(part.base), middle),
+                None => groups.start = middle + 1,
+            }
+        }
+        Ok(found)
+    }
+
     /// The first record of a row from offset `from` on whose time is `time_us` or later.
     pub async fn merged_at(
         &self,

@@ -21,6 +21,7 @@ use std::time::Duration;
 pub use consumer::{Consumer, ConsumerSettings, Message, Position};
 use load::Asking;
 pub(crate) use load::Loader;
+pub(crate) use time::first_row;
 
 use crate::batch::Rows;
 use crate::error::{Error, Result};

@@ -8,6 +8,7 @@ use super::load::Asking;
 use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::ledger::action::TimestampType;
+use crate::ledger::chain::Chain;
 use crate::ledger::index::IndexRow;
 use crate::ledger::view::{Slice, View};
 use crate::record::{Offset, TopicId};
@@ -48,7 +49,8 @@ impl Fetcher {
             let (found, after) = match late {
                 None => return Ok(None),
                 Some(Late::Indexed { id, from: first, to }) => {
-                    match self.late_row(id, partition, first..to, time_us).await? {
+                    let is_late = |row: &IndexRow| row.range.time_us_max >= time_us;
+                    match first_row(chain, id, partition, first..to, is_late).await? {
                         Some(row) => (self.in_row(topic, &row, first, time_us).await?, row.range.end),
                         None => (None, to),
                     }
@@ -64,31 +66,6 @@ impl Fetcher {
             // The log starts behind the last late record of what was looked into.
             from = after;
         }
-    }
-
-    /// The first index row of offsets `range` up to which there was such a time.
-    async fn late_row(
-        &self,
-        id: TopicId,
-        partition: u32,
-        mut range: Range<Offset>,
-        time_us: i64,
-    ) -> Result<Option<IndexRow>> {
-        let mut found = None;
-        while range.start < range.end {
-            let middle = range.start.midpoint(range.end);
-            let row = self.ledger.chain.row_at(id, partition, middle, Consistency::Strong).await?;
-            let row = row.filter(|row| row.covers(middle));
-            let row =
-                row.ok_or_else(|| Error::Superseded { what: format!("no index row holds offset {middle}") })?;
-            if row.range.time_us_max < time_us {
-                range.start = row.range.end;
-            } else {
-                range.end = row.range.base;
-                found = Some(row);
-            }
-        }
-        Ok(found)
     }
 
     async fn in_row(
@@ -119,6 +96,31 @@ impl Fetcher {
         let late = |rows: &Rows| left.find(|i| rows.timestamp_us(*i) >= time_us);
         Ok(rows.first().and_then(late).map(|row| slice.base + row as u64))
     }
+}
+
+/// The first index row of the offsets `range` that `is_late`, as all after it are.
+pub(crate) async fn first_row(
+    chain: &Chain,
+    id: TopicId,
+    partition: u32,
+    mut range: Range<Offset>,
+    is_late: impl Fn(&IndexRow) -> bool,
+) -> Result<Option<IndexRow>> {
+    let mut found = None;
+    while range.start < range.end {
+        let middle = range.start.midpoint(range.end);
+        let row = chain.row_at(id, partition, middle, Consistency::Strong).await?;
+        let row = row.filter(|row| row.covers(middle));
+        let row =
+            row.ok_or_else(|| Error::Superseded { what: format!("no index row holds offset {middle}") })?;
+        if is_late(&row) {
+            range.end = row.range.base;
+            found = Some(row);
+        } else {
+            range.start = row.range.end;
+        }
+    }
+    Ok(found)
 }
 
 /// Where to look next, from offset `from` on.
