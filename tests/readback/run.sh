@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# Writes a store from odd records and from plain lines, none of them inline, and has DuckDB and pyarrow read it back; and
-# what `tidelog export` makes of it, too.
+# Writes a store from odd records and from plain lines. DuckDB and pyarrow read its segments back, and what `tidelog export`
+# makes of them; then, when upkeep has merged a part, DuckDB, Polars, pyarrow, DataFusion, ClickHouse and PyIceberg read what
+# `tidelog files` lists, from the folder and from S3.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=$("$here/../venv" "$here/requirements.txt")
 "$python" "$here/readback.py" --self-test
+"$python" "$here/merged.py" --self-test
 
 PATH=$("$here/../bin"):$PATH
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server=
+trap '[[ -n $server ]] && kill "$server"; rm -rf "$work"' EXIT
 export TIDELOG_STORE=$work/store
 
 "$python" "$here/records.py" "$work"
 tidelog init
-tidelog topic create odd --partitions 3
-tidelog topic create plain --partitions 2
+tidelog topic create odd --partitions 3 --config merge.max.age.ms=86400000
+tidelog topic create plain --partitions 2 --config merge.max.age.ms=86400000
 # Two runs of `odd`, so that it has slices in more than one segment.
 tidelog produce odd --format ndjson --inline-bytes-max 0 "$work/odd-1.ndjson"
 tidelog produce odd --format ndjson --inline-bytes-max 0 --compression none "$work/odd-2.ndjson"
@@ -30,3 +33,28 @@ for topic in odd plain; do
     "$python" "$here/exported.py" "$work/$topic.$form" "$work/consumed.ndjson"
   done
 done
+
+# Merged twice, trimmed within a merged file, and a rest that is not merged.
+tidelog topic create stamped --partitions 2 --config message.timestamp.type=LogAppendTime --config parquet.bloom.filter.key=true
+tidelog produce stamped --format ndjson "$work/odd-1.ndjson"
+merge() {
+  for topic in "$@"; do tidelog topic alter "$topic" --config merge.max.age.ms=1000; done
+  sleep 1.1
+  tidelog upkeep --once
+  for topic in "$@"; do tidelog topic alter "$topic" --config merge.max.age.ms=86400000; done
+}
+merge odd stamped
+tidelog produce odd --format ndjson "$work/odd-1.ndjson"
+tidelog produce stamped --format ndjson "$work/odd-2.ndjson"
+merge odd stamped
+tidelog topic delete-records odd --partition 0 --before 100
+tidelog topic delete-records stamped --partition 1 --before end
+tidelog produce odd --format ndjson "$work/odd-2.ndjson"
+tidelog produce stamped --format ndjson "$work/odd-1.ndjson"
+"$python" "$here/merged.py" odd stamped
+
+cargo build --quiet --package tidelog-s3server
+"$(dirname "$(command -v tidelog)")/tidelog-s3server" >"$work/endpoint" &
+server=$!
+until [[ -s $work/endpoint ]]; do kill -0 "$server"; sleep 0.1; done
+"$python" "$here/merged.py" --s3 "$(head -n 1 "$work/endpoint")" odd stamped
