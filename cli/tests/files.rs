@@ -19,6 +19,7 @@ fn place() -> Place {
     produce(&place, 0, 20);
     std::thread::sleep(Duration::from_millis(1_100));
     place.ok(&["upkeep", "--once"]);
+    place.ok(&["topic", "alter", "t", "--config", "merge.max.age.ms=86400000"]);
     produce(&place, 0, 5);
     produce(&place, 1, 5);
     place
