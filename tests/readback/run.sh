@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
 # Writes a store from odd records and from plain lines. DuckDB and pyarrow read its segments back, and what `tidelog export`
 # makes of them; then, when upkeep has merged a part, DuckDB, Polars, pyarrow, DataFusion, ClickHouse and PyIceberg read what
-# `tidelog files` lists, from the folder and from S3.
+# `tidelog files` lists, from the folder and from S3, and DuckDB runs docs/COOKBOOK.md.
+#
+#   run.sh          that
+#   run.sh spark    Spark alone reads what `tidelog files` lists
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-python=$("$here/../venv" "$here/requirements.txt")
-"$python" "$here/readback.py" --self-test
+spark=()
+if [[ ${1:-} == spark ]]; then
+  "$here/../need" java openjdk-17-jre-headless
+  python=$("$here/../venv" "$here/spark/requirements.txt")
+  spark=(--engines Spark)
+else
+  python=$("$here/../venv" "$here/requirements.txt")
+  "$python" "$here/readback.py" --self-test
+fi
 "$python" "$here/merged.py" --self-test
 
 PATH=$("$here/../bin"):$PATH
@@ -24,6 +34,7 @@ tidelog produce odd --format ndjson --inline-bytes-max 0 --compression none "$wo
 tidelog produce plain --format lines --inline-bytes-max 0 "$work/lines.txt"
 
 for topic in odd plain; do
+  ((${#spark[@]})) && break
   tidelog inspect partition "$topic" --output json >"$work/inspect.json"
   tidelog consume "$topic" --from start --until end --format json >"$work/consumed.ndjson"
   case $topic in odd) produced=odd.ndjson ;; plain) produced=lines.ndjson ;; esac
@@ -51,7 +62,10 @@ tidelog topic delete-records odd --partition 0 --before 100
 tidelog topic delete-records stamped --partition 1 --before end
 tidelog produce odd --format ndjson "$work/odd-2.ndjson"
 tidelog produce stamped --format ndjson "$work/odd-1.ndjson"
-"$python" "$here/merged.py" odd stamped
+"$python" "$here/merged.py" "${spark[@]}" odd stamped
+((${#spark[@]})) && exit
+
+"$python" "$here/cookbook.py" "$here/../../docs/COOKBOOK.md"
 
 cargo build --quiet --package tidelog-s3server
 "$(dirname "$(command -v tidelog)")/tidelog-s3server" >"$work/endpoint" &

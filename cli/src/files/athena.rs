@@ -23,8 +23,8 @@ pub(super) fn table(list: &FileList, place: &str) -> Result<String, Failure> {
     let location = format!("{place}topics/{topic}/{id}");
     Ok(format!(
         "\
--- What upkeep merged of the topic {topic}. Files that were not committed, or that larger ones replaced within the last hour,
--- are counted, too; with that, one row for each (`partition`, `offset`) is exact. `date` and `hour` are those of appending.
+-- What upkeep merged of the topic {topic}, over all files there are: also those that were not committed, and for an hour or two
+-- those that larger ones replaced or that were trimmed. Keep one row for each (`partition`, `offset`): such rows are equal.
 CREATE EXTERNAL TABLE `{name}` (
   `topic` string,
   `partition` int,
@@ -58,6 +58,22 @@ TBLPROPERTIES (
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `infra/README.md` shows it.
+    #[test]
+    fn the_page_on_infra_has_it() {
+        let list = FileList {
+            topic: "app".to_owned(),
+            id: tidelog_core::record::TopicId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            created_ms: 1_767_225_600_000,
+            bounds: Vec::new(),
+            files: Vec::new(),
+            rest: Vec::new(),
+        };
+        let page = include_str!("../../../infra/README.md");
+        let ddl = table(&list, "s3://BUCKET/PREFIX/").unwrap();
+        assert!(page.contains(&format!("```sql\n{ddl}```\n")), "{ddl}");
+    }
 
     #[test]
     fn the_folders_of_an_hour_are_partitions() {
