@@ -16,6 +16,7 @@ import base64
 import collections
 import json
 import logging
+import os
 import pathlib
 import subprocess
 import sys
@@ -263,6 +264,60 @@ def by_spark(listed):
         yield row(*fields[:8], [(h["key"], h["value"]) for h in fields[8]])
 
 
+TRINO_COLUMNS = (
+    'topic varchar, "partition" integer, "offset" bigint, "timestamp" timestamp(6), append_time timestamp(6),'
+    " timestamp_type integer, key varbinary, value varbinary, headers array(row(key varchar, value varbinary))"
+)
+
+
+def by_trino(listed):
+    """Over a table as `--output athena` makes it, in Trino's words: of its rows those of the list, by file and offset."""
+    import trino
+
+    host, port = os.environ["TRINO"].split(":")
+    connection = trino.dbapi.connect(host=host, port=int(port), user="readback", catalog="hive", schema="logs")
+
+    def run(sql, attempts=30):
+        cursor = connection.cursor()
+        try:
+            cursor.execute(sql)
+            return cursor.fetchall()
+        except trino.exceptions.TrinoQueryError as error:
+            # It knows itself a little later than it answers.
+            if error.error_name != "NO_NODES_AVAILABLE" or attempts == 1:
+                raise
+            time.sleep(1)
+            return run(sql, attempts - 1)
+
+    run("CREATE SCHEMA IF NOT EXISTS hive.logs")
+    topics = f"local://{os.path.abspath(os.environ['TIDELOG_STORE'])}/topics/{listed.topic}/{listed.json['topic_id']}"
+    projected = f"""
+        "date" varchar WITH (
+          partition_projection_type = 'date', partition_projection_format = 'yyyy-MM-dd', partition_projection_interval = 1,
+          partition_projection_interval_unit = 'DAYS', partition_projection_range = ARRAY['NOW-2DAYS', 'NOW+1DAYS']
+        ),
+        "hour" integer WITH (
+          partition_projection_type = 'integer', partition_projection_range = ARRAY['0', '23'], partition_projection_digits = 2
+        )"""
+    options = f"""partitioned_by = ARRAY['date', 'hour'], partition_projection_enabled = true,
+        partition_projection_location_template = '{topics}/date=${{date}}/hour=${{hour}}/'"""
+    wanted = {f"local://{file['path']}": file["ranges"] for file in listed.json["files"]}
+    # What is not merged lies in a folder of its own.
+    tables = [(topics, f", {projected}", f", {options}")]
+    tables += [(folder, "", "") for folder in {path.rsplit("/", 1)[0] for path in wanted if not path.startswith(topics)}]
+    time_ms = "date_diff('millisecond', timestamp '1970-01-01 00:00:00', {})"
+    times = f"{time_ms.format('timestamp')}, {time_ms.format('append_time')}"
+    for folder, more, options in tables:
+        name = f"t{time.monotonic_ns()}"
+        place = f"format = 'PARQUET', external_location = '{folder}/'"
+        run(f"CREATE TABLE {name} ({TRINO_COLUMNS}{more}) WITH ({place}{options})")
+        names = f'"$path", topic, partition, "offset", {times}, timestamp_type, key, value, headers'
+        for path, topic, partition, offset, said_ms, append_ms, *others in run(f"SELECT {names} FROM {name}"):
+            ranges = wanted.get(path, ())
+            if any(r["partition"] == partition and r["base"] <= offset < r["end"] for r in ranges):
+                yield row(topic, partition, offset, said_ms * 1000, append_ms * 1000, *others)
+
+
 ENGINES = {
     "DuckDB": by_duckdb,
     "Polars": by_polars,
@@ -273,7 +328,7 @@ ENGINES = {
 }
 # DuckDB wants an extension for it.
 ENGINES_S3 = [name for name in ENGINES if name != "DuckDB"]
-ENGINES_MORE = {"Spark": by_spark}
+ENGINES_MORE = {"Spark": by_spark, "Trino": by_trino}
 
 
 # --- what the files are -----------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@
 # `tidelog files` lists, from the folder and from S3, and DuckDB runs docs/COOKBOOK.md.
 #
 #   run.sh          that
-#   run.sh spark    Spark alone reads what `tidelog files` lists
+#   run.sh Spark    Spark alone reads what `tidelog files` lists
+#   run.sh Trino    Trino alone, Athena's engine, over tables as Athena has them
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-spark=()
-if [[ ${1:-} == spark ]]; then
-  "$here/../need" java openjdk-17-jre-headless
-  python=$("$here/../venv" "$here/spark/requirements.txt")
-  spark=(--engines Spark)
+alone=${1:-}
+if [[ $alone ]]; then
+  [[ $alone != Spark ]] || "$here/../need" java openjdk-17-jre-headless
+  python=$("$here/../venv" "$here/nightly/requirements.txt")
 else
   python=$("$here/../venv" "$here/requirements.txt")
   "$python" "$here/readback.py" --self-test
@@ -34,7 +34,7 @@ tidelog produce odd --format ndjson --inline-bytes-max 0 --compression none "$wo
 tidelog produce plain --format lines --inline-bytes-max 0 "$work/lines.txt"
 
 for topic in odd plain; do
-  ((${#spark[@]})) && break
+  [[ ! $alone ]] || break
   tidelog inspect partition "$topic" --output json >"$work/inspect.json"
   tidelog consume "$topic" --from start --until end --format json >"$work/consumed.ndjson"
   case $topic in odd) produced=odd.ndjson ;; plain) produced=lines.ndjson ;; esac
@@ -62,8 +62,29 @@ tidelog topic delete-records odd --partition 0 --before 100
 tidelog topic delete-records stamped --partition 1 --before end
 tidelog produce odd --format ndjson "$work/odd-2.ndjson"
 tidelog produce stamped --format ndjson "$work/odd-1.ndjson"
-"$python" "$here/merged.py" "${spark[@]}" odd stamped
-((${#spark[@]})) && exit
+
+if [[ $alone == Trino ]]; then
+  port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  mkdir -p "$work/etc/catalog"
+  printf '%s\n' node.environment=test "node.data-dir=$work/trino" node.{bind-ip,internal-address}=127.0.0.1 >"$work/etc/node.properties"
+  printf '%s\n' coordinator=true node-scheduler.include-coordinator=true "http-server.http.port=$port" \
+    "discovery.uri=http://127.0.0.1:$port" >"$work/etc/config.properties"
+  printf '%s\n' -Xmx2G -Duser.timezone=UTC --add-modules=jdk.incubator.vector >"$work/etc/jvm.config"
+  # Athena, too, takes a folder that is not there for an empty one.
+  printf '%s\n' connector.name=hive hive.metastore=file "hive.metastore.catalog.dir=local://$work/metastore" \
+    hive.timestamp-precision=MICROSECONDS hive.partition-projection-enabled=true hive.ignore-absent-partitions=true \
+    hive.non-managed-table-writes-enabled=true fs.native-local.enabled=true local.location=/ >"$work/etc/catalog/hive.properties"
+  trino=$here/../../.emu/trino
+  PATH=$trino/java/bin:$PATH JAVA_HOME=$trino/java "$trino/bin/launcher" run --etc-dir "$work/etc" >"$work/trino.log" 2>&1 &
+  server=$!
+  until grep -q 'SERVER STARTED' "$work/trino.log"; do
+    kill -0 "$server" || { tail -n 30 "$work/trino.log"; exit 1; }
+    sleep 0.5
+  done
+  export TRINO=127.0.0.1:$port
+fi
+"$python" "$here/merged.py" ${alone:+--engines "$alone"} odd stamped
+[[ ! $alone ]] || exit 0
 
 "$python" "$here/cookbook.py" "$here/../../docs/COOKBOOK.md"
 
