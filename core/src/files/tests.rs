@@ -260,6 +260,21 @@ async fn only_files_at_the_ends_straddle() {
     assert_eq!(straddling(AsOf::End).await, [true, false, false, false]);
 }
 
+/// What was trimmed of a partition lies in another file of the hour that its log start is in.
+#[tokio::test]
+async fn a_file_may_hold_what_was_trimmed_of_another_partition() {
+    let mut world = World::new(2).await;
+    for _ in 0..2 {
+        world.append(0, 4, 10, false).await;
+        world.append(1, 4, 10, false).await;
+        world.merge().await;
+    }
+    world.trim(1, 4).await;
+    let list = world.list(AsOf::End).await;
+    world.check(&list, false).await;
+    assert_eq!(list.files.iter().map(|file| file.straddles).collect::<Vec<_>>(), [true, false]);
+}
+
 /// Some rows say the old object and some the new one; the list says the new one, once.
 #[tokio::test]
 async fn what_is_being_rewritten_is_listed_once() {
