@@ -27,8 +27,8 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
-pub use reader::{MergedFooter, MergedGroup, MergedRun};
-pub(crate) use reader::{check_span, ranges_of};
+pub(crate) use reader::check_span;
+pub use reader::{MergedFooter, MergedGroup, MergedRun, ranges_of};
 pub use writer::{MergedPart, MergedRange, MergedSegment, MergedWriter};
 
 /// The key of our own metadata in the footer.

@@ -27,6 +27,7 @@ use crate::segment::schema::header_struct;
 use crate::segment::{Span, guarded};
 
 const WHAT: &str = "merged segment footer";
+const GROUP: &str = "merged row group";
 
 /// The footer of a merged segment: verified, parsed, and found to be ours. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -143,11 +144,18 @@ impl MergedFooter {
     /// # Errors
     /// `Damaged`.
     pub fn decode(&self, group: u32, topic: &str, bytes: &Bytes) -> Result<MergedGroup> {
-        const WHAT: &str = "merged row group";
+        self.span(group)?.verify(GROUP, bytes)?;
+        self.decode_verified(group, topic, bytes)
+    }
+
+    /// [`Self::decode`] without length and CRC, so that the fuzzer can reach what lies behind them.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn decode_verified(&self, group: u32, topic: &str, bytes: &Bytes) -> Result<MergedGroup> {
         let (span, rows) = self.group(group)?;
-        span.verify(WHAT, bytes)?;
-        let damaged = |detail: String| Error::damaged(WHAT, detail);
-        guarded(WHAT, || {
+        let damaged = |detail: String| Error::damaged(GROUP, detail);
+        guarded(GROUP, || {
             let batch = self.read(group, span, rows, bytes).map_err(|error| damaged(error.to_string()))?;
             if batch.num_rows() != rows {
                 return Err(damaged(format!("{} rows, the footer says {rows}", batch.num_rows())));
@@ -171,7 +179,7 @@ impl MergedFooter {
 
 /// Whose records a file says it holds, by its last bytes, which nothing has verified: for sweep, which knows that the topic
 /// is gone. `Err`: the footer's metadata needs so many of the last bytes.
-pub(crate) fn ranges_of(tail: &Bytes) -> Result<Result<(TopicId, Vec<MergedRange>), u64>> {
+pub fn ranges_of(tail: &Bytes) -> Result<Result<(TopicId, Vec<MergedRange>), u64>> {
     let length = tail.last_chunk::<8>().filter(|end| end.ends_with(crate::segment::schema::MAGIC));
     let length = length.and_then(|end| end.first_chunk::<4>()).map(|length| u32::from_le_bytes(*length));
     let length = length.ok_or_else(|| Error::damaged(WHAT, "no Parquet tail"))? as usize + 8;
@@ -392,7 +400,7 @@ impl MergedGroup {
         for (next, place) in (wanted.start..).zip(places.clone()) {
             if u64::try_from(self.offsets[place]).ok() != Some(next) {
                 let detail = format!("offset {} where {next} must be", self.offsets[place]);
-                return Err(Error::damaged("merged row group", detail));
+                return Err(Error::damaged(GROUP, detail));
             }
             let ends = place + 1 == places.end || !same(place, place + 1);
             if ends {

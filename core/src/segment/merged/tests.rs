@@ -5,6 +5,8 @@ use crate::limits;
 use crate::record::{Header, Record, TopicId};
 use crate::segment::{Compression, Span};
 
+mod golden;
+
 const TOPIC: TopicId = TopicId(7);
 
 fn rows(from: usize, count: usize, value_bytes: usize) -> crate::batch::Rows {
