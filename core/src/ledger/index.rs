@@ -82,7 +82,8 @@ impl IndexRow {
         u128::from(self.number)
     }
 
-    fn item(&self, sk: u64, trimmed_ms: i64) -> Item {
+    /// The item under `sk`; `trimmed_ms`: since when nobody needs it, 0 for a row that somebody does.
+    pub fn item(&self, sk: u64, trimmed_ms: i64) -> Item {
         let range = L1Range { object: 0, ..self.range };
         let mut out = Writer::default();
         out.u8(ROW_VERSION);
@@ -93,7 +94,10 @@ impl IndexRow {
     }
 
     /// Reads the row found under `topic` and `partition`.
-    pub(crate) fn read(topic: TopicId, partition: u32, item: &Item) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Newer`: a newer version wrote it. Else `Damaged`.
+    pub fn read(topic: TopicId, partition: u32, item: &Item) -> Result<Self> {
         let what = format!("index row {topic}/{partition} at {}", item.sk);
         let body: &Bytes = item.body.as_ref().ok_or_else(|| Error::damaged(what.clone(), "has no body"))?;
         if body.len() > limits::ROW_ITEM_BYTES_MAX || body.len() < 9 {
@@ -122,6 +126,17 @@ impl IndexRow {
     }
 }
 
+/// Reads once more where the first answer is damaged: perhaps only the answer is, and not the row.
+async fn undamaged<T, Read: Future<Output = Result<T>>>(read: impl Fn() -> Read) -> Result<T> {
+    match read().await {
+        Err(error @ (Error::Damaged { .. } | Error::Newer { .. })) => {
+            tracing::debug!(%error, "an index row was read damaged: reading it again");
+            read().await
+        }
+        answer => answer,
+    }
+}
+
 impl Chain {
     /// The row that holds `offset`, if there is one: the one with the greatest base up to it.
     pub(crate) async fn row_at(
@@ -132,9 +147,12 @@ impl Chain {
         consistency: Consistency,
     ) -> Result<Option<IndexRow>> {
         let pk = IndexRow::pk(self.era, topic, partition);
-        let found = self.timed(self.table.newest(&pk, offset, consistency)).await;
-        let found = self.note(found, "reading the index")?;
-        found.map(|item| IndexRow::read(topic, partition, &item)).transpose()
+        undamaged(|| async {
+            let found = self.timed(self.table.newest(&pk, offset, consistency)).await;
+            let found = self.note(found, "reading the index")?;
+            found.map(|item| IndexRow::read(topic, partition, &item)).transpose()
+        })
+        .await
     }
 
     /// A page of rows from the sort key `from` on, and where the next one begins, if there is one.
@@ -146,14 +164,17 @@ impl Chain {
         consistency: Consistency,
     ) -> Result<(Vec<StoredRow>, Option<u64>)> {
         let pk = IndexRow::pk(self.era, topic, partition);
-        let page = self.timed(self.table.range(&pk, from, limits::PAGE_ITEMS, consistency)).await;
-        let page = self.note(page, "reading the index")?;
-        let next = page.items.last().filter(|_| page.more).map(|last| last.sk + 1);
-        let row = |item: &Item| {
-            let row = IndexRow::read(topic, partition, item)?;
-            Ok(StoredRow { sk: item.sk, trimmed_ms: item.time_ms, row })
-        };
-        Ok((page.items.iter().map(row).collect::<Result<_>>()?, next))
+        undamaged(|| async {
+            let page = self.timed(self.table.range(&pk, from, limits::PAGE_ITEMS, consistency)).await;
+            let page = self.note(page, "reading the index")?;
+            let next = page.items.last().filter(|_| page.more).map(|last| last.sk + 1);
+            let row = |item: &Item| {
+                let row = IndexRow::read(topic, partition, item)?;
+                Ok(StoredRow { sk: item.sk, trimmed_ms: item.time_ms, row })
+            };
+            Ok((page.items.iter().map(row).collect::<Result<_>>()?, next))
+        })
+        .await
     }
 
     /// Notes since when nobody needs a row, unless it is another's by now. `false`: it is.
@@ -242,3 +263,138 @@ impl Chain {
 
 /// Rows shared by whoever reads them.
 pub(crate) type SharedRow = Arc<IndexRow>;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::Log;
+    use crate::env::SystemEnv;
+    use crate::ledger::Settings;
+    use crate::ledger::action::ObjectRef;
+    use crate::record::RecordSum;
+    use crate::segment::Span;
+    use crate::store::Store;
+    use crate::table::{Page, SharedTable, Table, TableResult};
+
+    const TOPIC: TopicId = TopicId(0x77);
+
+    fn row() -> IndexRow {
+        let object = ObjectRef { era: 1, ledger: 0, drawn: 8, ulid: 0x0123_4567_89ab_cdef };
+        let footer = Span { position: 4_000_000_000, length: 1_000, crc: 0xdead_beef };
+        let range = L1Range {
+            object: 0,
+            partition: 3,
+            base: 100,
+            end: 4_100,
+            rows: 4_000,
+            groups: (2, 5),
+            append_ms: (1_766_000_000_000, 1_766_000_003_000),
+            time_us_max: -1,
+            sum: RecordSum { hashes: 1 << 127, places: u128::MAX },
+        };
+        IndexRow { number: 9, object: L1Object { object, hour: 490_555, topic: TOPIC, footer }, range }
+    }
+
+    #[test]
+    fn golden_row_is_read_and_written_for_ever() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1/index.row");
+        let item = row().item(100, 0);
+        if std::env::var_os("TIDELOG_BLESS").is_some() {
+            std::fs::write(path, item.body.as_ref().unwrap()).unwrap();
+        }
+        let body = Some(std::fs::read(path).unwrap().into());
+        assert_eq!(IndexRow::read(TOPIC, 3, &Item { body: body.clone(), ..item.clone() }).unwrap(), row());
+        assert_eq!(item.body, body, "it changed: that is a change of format");
+    }
+
+    /// Flips a bit of every row in its next answers, as many as told.
+    #[derive(Debug)]
+    struct Flipping {
+        table: SharedTable,
+        answers: Mutex<u32>,
+        /// Which bit of the body.
+        bit: usize,
+    }
+
+    impl Flipping {
+        fn flip<'a>(&self, pk: &str, items: impl IntoIterator<Item = &'a mut Item>) {
+            let mut answers = self.answers.lock().unwrap();
+            if *answers == 0 || !pk.contains(&TOPIC.to_string()) {
+                return;
+            }
+            *answers -= 1;
+            for item in items {
+                let mut body = item.body.take().unwrap().to_vec();
+                body[self.bit / 8] ^= 1 << (self.bit % 8);
+                item.body = Some(body.into());
+            }
+        }
+    }
+
+    #[async_trait]
+    impl Table for Flipping {
+        fn name(&self) -> &str {
+            self.table.name()
+        }
+        async fn put_if_absent(&self, pk: &str, item: &Item) -> TableResult<Put> {
+            self.table.put_if_absent(pk, item).await
+        }
+        async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+            self.table.get(pk, sk, consistency).await
+        }
+        async fn newest(&self, pk: &str, to: u64, consistency: Consistency) -> TableResult<Option<Item>> {
+            let mut found = self.table.newest(pk, to, consistency).await?;
+            self.flip(pk, &mut found.value);
+            Ok(found)
+        }
+        async fn range(
+            &self,
+            pk: &str,
+            from: u64,
+            limit: usize,
+            consistency: Consistency,
+        ) -> TableResult<Page> {
+            let mut page = self.table.range(pk, from, limit, consistency).await?;
+            self.flip(pk, &mut page.value.items);
+            Ok(page)
+        }
+        async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
+            self.table.replace_if(pk, item, expect).await
+        }
+        async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool> {
+            self.table.delete_if(pk, sk, expect).await
+        }
+    }
+
+    /// What a reader of one row, and one of a page, hear when so many answers are damaged.
+    async fn heard(answers: u32, bit: usize) -> [Result<IndexRow>; 2] {
+        let env = SystemEnv::shared();
+        let mut store = Store::memory(env.clone());
+        let table = Arc::new(Flipping { table: store.table.clone(), answers: Mutex::new(0), bit });
+        store.table = table.clone();
+        let log = Log::with_store(store, env, true, Settings::default()).await.unwrap();
+        let chain = &log.ledger().chain;
+        chain.write_rows(&row(), false).await.unwrap();
+        *table.answers.lock().unwrap() = answers;
+        let one = chain.row_at(TOPIC, 3, 200, Consistency::Strong).await;
+        *table.answers.lock().unwrap() = answers;
+        let page = chain.rows(TOPIC, 3, 0, Consistency::Strong).await;
+        [one.map(Option::unwrap), page.map(|(mut rows, _)| rows.remove(0).row)]
+    }
+
+    #[tokio::test]
+    async fn one_damaged_answer_is_no_damage_and_two_are() {
+        // The version, and what the checksum covers.
+        for bit in [1, 100] {
+            heard(1, bit).await.into_iter().for_each(|heard| assert_eq!(heard.unwrap(), row()));
+            for heard in heard(2, bit).await {
+                let error = heard.unwrap_err();
+                assert!(matches!(error, Error::Damaged { .. } | Error::Newer { .. }), "{error}");
+            }
+        }
+    }
+}
