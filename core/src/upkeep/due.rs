@@ -44,7 +44,7 @@ impl Upkeep {
     /// What is not merged yet, by topic, as of a fresh read. Changes nothing.
     pub async fn unmerged(&self) -> Result<Vec<Unmerged>> {
         let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
+        self.refresh().await?;
         let now_ms = self.now_ms();
         chain.view(|view| unmerged(view, now_ms))
     }

@@ -89,13 +89,16 @@ impl Upkeep {
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
-    pub async fn merge(&self, all: bool, mut tell: impl FnMut(u64, u64)) -> Result<Merged> {
-        let chain = &self.ledger.chain;
+    pub async fn merge(&self, all: bool, tell: impl FnMut(u64, u64)) -> Result<Merged> {
+        self.refresh().await?;
+        self.merge_in_view(all, tell).await
+    }
+
+    pub(super) async fn merge_in_view(&self, all: bool, mut tell: impl FnMut(u64, u64)) -> Result<Merged> {
         let mut merged = Merged::default();
         let mut lost = 0;
         let mut blocked = BTreeSet::new();
         loop {
-            chain.refresh(chain.tick()).await?;
             merged.rows += self.index().await?;
             if self.is_late() {
                 return Ok(merged);
@@ -110,6 +113,9 @@ impl Upkeep {
             }
             if lost > limits::MERGE_ATTEMPTS_MAX {
                 return Ok(merged);
+            }
+            if lost > 0 {
+                self.refresh().await?;
             }
         }
     }
@@ -135,7 +141,7 @@ impl Upkeep {
             }
             match self.ledger.act(Action::Indexed(number)).await {
                 Ok(_) => {}
-                Err(error) if is_superseded(&error) => chain.refresh(chain.tick()).await?,
+                Err(error) if is_superseded(&error) => self.refresh().await?,
                 Err(error) => return Err(error),
             }
         }

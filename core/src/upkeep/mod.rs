@@ -151,8 +151,10 @@ impl Upkeep {
     pub async fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
         let mut run = Run::default();
         self.begin();
+        // One read serves the whole run: whatever was committed since, commits are decided from the newest view.
+        self.refresh().await?;
         self.ledger.expire().await?;
-        let overdue = self.overdue().await?;
+        let overdue = self.overdue_in_view().await?;
         self.announce(&overdue.held).await?;
         self.trim(&overdue.trims).await?;
         (run.trimmed, run.held) = (overdue.trims, overdue.held);
@@ -160,7 +162,7 @@ impl Upkeep {
         self.gather_up(&mut run, &mut tell).await?;
         let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
         if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {
-            let swept = self.sweep(|deletion| tell(Step::Deleted(deletion))).await?;
+            let swept = self.sweep_in_view(|deletion| tell(Step::Deleted(deletion))).await?;
             self.memory().swept_ms = (!swept.more).then_some(now_ms);
             run.more |= swept.more;
             run.swept = Some(swept);
@@ -175,14 +177,15 @@ impl Upkeep {
     pub async fn run_after_appends(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
         let mut run = Run::default();
         self.begin();
+        self.refresh().await?;
         self.gather_up(&mut run, &mut tell).await?;
         Ok(run)
     }
 
     async fn gather_up(&self, run: &mut Run, tell: &mut impl FnMut(Step<'_>)) -> Result<()> {
-        run.merged = self.merge(false, |done, of| tell(Step::Merging(done, of))).await?;
+        run.merged = self.merge_in_view(false, |done, of| tell(Step::Merging(done, of))).await?;
         self.measure()?;
-        run.rewritten = self.rewrite(false, |records| tell(Step::Rewriting(records))).await?;
+        run.rewritten = self.rewrite_in_view(false, |records| tell(Step::Rewriting(records))).await?;
         run.kept = self.ledger.keep_short().await?;
         run.more = self.is_late();
         Ok(())
@@ -201,6 +204,12 @@ impl Upkeep {
     /// The run was long enough.
     fn is_late(&self) -> bool {
         self.memory().until.is_some_and(|until| self.ledger.chain.env.monotonic() >= until)
+    }
+
+    /// Brings the view forward, by a strong read that begins now.
+    async fn refresh(&self) -> Result<()> {
+        let chain = &self.ledger.chain;
+        chain.refresh(chain.tick()).await
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

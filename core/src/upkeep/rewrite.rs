@@ -75,7 +75,12 @@ impl Upkeep {
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
-    pub async fn rewrite(&self, all: bool, mut tell: impl FnMut(u64)) -> Result<Rewritten> {
+    pub async fn rewrite(&self, all: bool, tell: impl FnMut(u64)) -> Result<Rewritten> {
+        self.refresh().await?;
+        self.rewrite_in_view(all, tell).await
+    }
+
+    pub(super) async fn rewrite_in_view(&self, all: bool, mut tell: impl FnMut(u64)) -> Result<Rewritten> {
         let mut rewritten = Rewritten::default();
         let hours = match all {
             true => self.every_hour().await?,
@@ -90,7 +95,10 @@ impl Upkeep {
                 match self.rewrite_hour(hour, &noted, all, &mut rewritten).await {
                     Ok(Some(over)) => break over,
                     Ok(None) => tell(rewritten.records),
-                    Err(error) if is_superseded(&error) && lost < limits::MERGE_ATTEMPTS_MAX => lost += 1,
+                    Err(error) if is_superseded(&error) && lost < limits::MERGE_ATTEMPTS_MAX => {
+                        lost += 1;
+                        self.refresh().await?;
+                    }
                     // Somebody else is at it; or what it was made of is gone, which a reader will tell.
                     Err(error) if is_superseded(&error) => break false,
                     Err(error @ Error::Damaged { .. }) => {
@@ -122,7 +130,6 @@ impl Upkeep {
         rewritten: &mut Rewritten,
     ) -> Result<Option<bool>> {
         let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
         self.index().await?;
         let now_hour = self.now_ms() / limits::HOUR_MS;
         let state = chain.view(|view| {
@@ -217,7 +224,6 @@ impl Upkeep {
     /// Every hour that has merged segments, from the index.
     async fn every_hour(&self) -> Result<BTreeMap<Hour, Noted>> {
         let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
         let topics: Vec<(TopicId, u32)> = chain.view(|view| {
             view.topics.iter().map(|(id, topic)| (*id, topic.partitions.len() as u32)).collect()
         })?;

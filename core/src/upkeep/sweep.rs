@@ -101,8 +101,7 @@ struct Needed {
 impl Upkeep {
     /// What a sweep would delete now, each with its reason. Changes nothing.
     pub async fn sweepable(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
-        let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
+        self.refresh().await?;
         let (horizon, needed) = self.look()?;
         let (found, mut swept) = self.list(&needed.at(horizon)).await?;
         for deletion in &found {
@@ -118,9 +117,13 @@ impl Upkeep {
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was deleted is deleted; the next run goes on.
-    pub async fn sweep(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
+    pub async fn sweep(&self, tell: impl FnMut(&Deletion)) -> Result<Swept> {
+        self.refresh().await?;
+        self.sweep_in_view(tell).await
+    }
+
+    pub(super) async fn sweep_in_view(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
         let (horizon, needed) = self.look()?;
         if self.memory().clean == Some(horizon) {
             return Ok(Swept { floor: needed.floor, ..Swept::default() });
@@ -141,7 +144,7 @@ impl Upkeep {
             self.raise(horizon).await?;
         }
         if !plant::on(Bug::NamedReadBeforeFloor) && !plant::on(Bug::SweepWithoutFloor) {
-            chain.refresh(chain.tick()).await?;
+            self.refresh().await?;
             needed = self.look()?.1;
         }
         swept.floor = needed.floor;
@@ -182,8 +185,7 @@ impl Upkeep {
             left.push(deletion);
         }
         if merged {
-            let chain = &self.ledger.chain;
-            chain.refresh(chain.tick()).await?;
+            self.refresh().await?;
             let after = self.look()?.1;
             let is_l1 = |deletion: &Deletion| matches!(deletion.name, ObjectName::L1 { .. });
             let is_named = |deletion: &Deletion| {

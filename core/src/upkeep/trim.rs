@@ -70,8 +70,12 @@ impl Upkeep {
     /// # Errors
     /// Those of the ledger. An index row that is damaged holds up its own partition alone.
     pub async fn overdue(&self) -> Result<Overdue> {
+        self.refresh().await?;
+        self.overdue_in_view().await
+    }
+
+    pub(super) async fn overdue_in_view(&self) -> Result<Overdue> {
         let chain = &self.ledger.chain;
-        chain.refresh(chain.tick()).await?;
         let now_ms = self.now_ms();
         let known = self.memory().ages.clone();
         let asked = chain.view(|view| {
@@ -143,7 +147,7 @@ impl Upkeep {
                         chain.metrics.record(Metric::RecordsTrimmed, records);
                         break;
                     }
-                    Err(error) if is_superseded(&error) => chain.refresh(chain.tick()).await?,
+                    Err(error) if is_superseded(&error) => self.refresh().await?,
                     Err(error) => return Err(error),
                 }
             }
