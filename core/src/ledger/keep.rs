@@ -125,6 +125,7 @@ impl Ledger {
         }
         // Either may be swept by now, and then somebody else is further on.
         let Some((mut view, _)) = chain.load_checkpoint(before.name).await? else { return Ok(0) };
+        let (done, inline) = (view.checkpoint_before.map_or(0, |named| named.name.at), inline_slots(&view));
         let Some((_, bytes)) = chain.load_checkpoint(newest.name).await? else { return Ok(0) };
         if !chain.replay(&mut view, newest.name.at).await? {
             return Ok(0);
@@ -134,20 +135,20 @@ impl Ledger {
             let detail = format!("replay from the checkpoint at {} gives other bytes", before.name.at);
             return chain.poison(Error::damaged(what, detail));
         }
-        self.strip_to(before.name.at).await
+        // Whoever named the checkpoints since has stripped these: twice, so one of them may have been killed.
+        let done = chain.stripped.fetch_max(done, Ordering::SeqCst).max(done);
+        let merged = self.strip_merged(done, &inline).await?;
+        Ok(merged + self.strip_to(before.name.at).await?)
     }
 
     #[tracing::instrument(name = "strip", level = "debug", skip(self))]
     async fn strip_to(&self, to: u64) -> Result<u64> {
         let chain = &self.chain;
         // As of now, not as of the checkpoint: only a merge takes a slice out of this set, and none ever comes back.
-        let is_inline = |slice: &Slice| {
-            matches!(slice.place, Place::Inline { .. }) && !plant::on(Bug::InlineStrippedBeforeMerge)
+        let inline = match plant::on(Bug::InlineStrippedBeforeMerge) {
+            true => BTreeSet::new(),
+            false => chain.view(inline_slots)?,
         };
-        let inline: BTreeSet<u64> = chain.view(|view| {
-            let inline = view.slices().filter(|(_, _, slice)| is_inline(slice));
-            inline.map(|(_, _, slice)| slice.slot).collect()
-        })?;
         let (mut from, mut stripped) = (chain.stripped.load(Ordering::SeqCst) + 1, 0);
         while from <= to {
             let want = (to - from + 1).min(limits::PAGE_ITEMS as u64) as usize;
@@ -165,6 +166,21 @@ impl Ledger {
         Ok(stripped)
     }
 
+    /// Strips those of the slots `inline` up to `done` whose records were merged since: earlier strips had to leave them.
+    async fn strip_merged(&self, done: u64, inline: &BTreeSet<u64>) -> Result<u64> {
+        let chain = &self.chain;
+        let now = chain.view(inline_slots)?;
+        let mut stripped = 0;
+        for slot in inline.range(..=done).filter(|slot| !now.contains(slot)) {
+            let item = chain.timed(chain.table.get(&chain.pk, *slot, Consistency::Eventual)).await;
+            if let Some(item) = chain.note(item, "reading old commits")? {
+                stripped += u64::from(self.strip_item(&item).await?);
+            }
+        }
+        chain.metrics.record(Metric::SlotsStripped, stripped);
+        Ok(stripped)
+    }
+
     async fn strip_item(&self, item: &Item) -> Result<bool> {
         let chain = &self.chain;
         let large = item.body.as_ref().is_some_and(|body| body.len() >= chain.settings.strip_bytes_min);
@@ -176,6 +192,13 @@ impl Ledger {
         let replaced = chain.timed(chain.table.replace_if(&chain.pk, &stub, item.id)).await;
         chain.note(replaced, "stripping an old commit")
     }
+}
+
+/// The commits that hold records which are not merged.
+fn inline_slots(view: &View) -> BTreeSet<u64> {
+    let is_inline = |slice: &Slice| matches!(slice.place, Place::Inline { .. });
+    let slices = view.slices().map(|(_, _, slice)| slice);
+    slices.filter(|slice| is_inline(slice)).map(|slice| slice.slot).collect()
 }
 
 /// What is to be forgotten, as of a view.

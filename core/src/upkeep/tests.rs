@@ -161,6 +161,33 @@ async fn a_run_checkpoints_and_strips_what_others_committed() {
     assert_eq!(open(0).await.unwrap().admin().topics().await.unwrap().len(), 19, "a cold start finds all");
 }
 
+/// A strip must leave them until they are merged; a later one, of any process, finds them without a look at the whole chain.
+#[tokio::test]
+async fn inline_records_are_stripped_once_they_are_merged() {
+    let world = World::new(&[]).await;
+    let producer = world.log.producer().build().unwrap();
+    producer.enqueue("t", Some(0), Record::value(vec![b'x'; 2_000]), None).await.unwrap();
+    producer.close().await.unwrap();
+    let slot = world.log.ledger().chain_slot();
+    let body = async || {
+        let found = world.log.store().table.get("0000/0000", slot, crate::table::Consistency::Strong).await;
+        found.unwrap().value.unwrap().body
+    };
+    let keep = async || {
+        world.log.ledger().checkpoint().await.unwrap();
+        let store = world.log.store().clone();
+        let another = Log::with_store(store, world.clock.clone(), true, Settings::default()).await.unwrap();
+        another.ledger().strip().await.unwrap()
+    };
+    for _ in 0..3 {
+        keep().await;
+        assert!(body().await.is_some(), "nobody else has the records");
+    }
+    world.upkeep().merge(true, |_, _| {}).await.unwrap();
+    assert_eq!(keep().await, 1);
+    assert_eq!(body().await, None);
+}
+
 #[tokio::test]
 async fn retention_lets_whole_slices_go_by_their_append_time() {
     let world = World::new(&[("retention.ms", "10000")]).await;
