@@ -73,6 +73,8 @@ pub mod objects;
 pub mod plant;
 pub mod prices;
 pub mod record;
+#[cfg(test)]
+mod scale_tests;
 pub mod segment;
 pub mod store;
 pub mod table;

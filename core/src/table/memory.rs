@@ -105,7 +105,8 @@ impl State {
         self.writes += 1;
         let oldest_read = self.writes.saturating_sub(keep);
         let items = self.ledgers.entry(pk.to_owned()).or_default();
-        let versions = items.entry(sk).or_default();
+        // Most keys are written once, and a log of a million commits is to fit.
+        let versions = items.entry(sk).or_insert_with(|| Versions::with_capacity(1));
         versions.push((self.writes, value));
         // The last one at or below the oldest read that may still come stands for all before it.
         let settled = versions.iter().rposition(|(at, _)| *at <= oldest_read).unwrap_or(0);
