@@ -6,14 +6,17 @@
 //! tidelog-sim --planted BUG|all   seeds until the planted bug is caught, on three ranges
 //!             --from SEED         with --planted: where the ranges begin (0)
 //!             --bug BUG           with --seed or --seeds: plants it
+//!             --patience SECONDS  a seed that takes longer never ends: it is named, and the exit is 1 (120)
 //! ```
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use tidelog_core::plant::Bug;
-use tidelog_sim::run::{Verdict, run};
+use tidelog_sim::run::{self, Verdict};
 use tidelog_sim::world::Coverage;
 
 /// Ranges on which planted bugs are tried, one after the other; clean seeds cover them.
@@ -23,6 +26,9 @@ const WITHIN: u64 = 1_000;
 /// Seeds after which every cell of the table should have been met.
 const COVERED_AFTER: u64 = 1_000;
 const THREADS: usize = 2;
+/// Real time within which a seed must end, s. It takes a fraction of one.
+const PATIENCE_S: u64 = 120;
+static PATIENCE: AtomicU64 = AtomicU64::new(PATIENCE_S);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let bug = bug.and_then(Result::ok);
+    if let Some(seconds) = value("--patience").and_then(|seconds| seconds.parse().ok()) {
+        PATIENCE.store(seconds, SeqCst);
+    }
     let done = if let Some(seed) = value("--seed").and_then(|seed| seed.parse().ok()) {
         one(seed, bug)
     } else if let Some((from, to)) = value("--seeds").and_then(|range| range_of(&range)) {
@@ -47,7 +56,9 @@ fn main() -> ExitCode {
             name => find_bug(name).is_ok_and(|bug| planted(&[bug], from)),
         }
     } else {
-        eprintln!("usage: tidelog-sim --seeds A..B | --seed S | --planted BUG|all [--from SEED] [--bug BUG]");
+        eprintln!(
+            "usage: tidelog-sim --seeds A..B | --seed S | --planted BUG|all [--from SEED] [--bug BUG] [--patience S]"
+        );
         return ExitCode::from(2);
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -61,6 +72,21 @@ fn find_bug(name: &str) -> Result<Bug, String> {
 fn range_of(words: &str) -> Option<(u64, u64)> {
     let (from, to) = words.split_once("..")?;
     Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+/// Runs a seed. One that does not end is named, and ends the program: its thread cannot be stopped.
+fn run(seed: u64, bug: Option<Bug>, trace: bool) -> Verdict {
+    let (running, ended) = channel::<()>();
+    std::thread::spawn(move || {
+        let seconds = PATIENCE.load(SeqCst);
+        if ended.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
+            println!("seed {seed}: has not ended after {seconds} s, with bug {bug:?}");
+            std::process::exit(1);
+        }
+    });
+    let verdict = run::run(seed, bug, trace);
+    drop(running);
+    verdict
 }
 
 fn one(seed: u64, bug: Option<Bug>) -> bool {
