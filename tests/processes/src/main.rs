@@ -3,7 +3,8 @@
 //! ```text
 //! append STORE TOPIC WRITER RECORDS PAUSE_MS ACKS   plain records `WRITER:n`, one commit each, acks to a file
 //! resume STORE TOPIC WRITER RECORDS ACKS            the same with sequences: goes on after what the log holds
-//! upkeep STORE                                      trims and sweeps without a pause, and with hardly any lag
+//! read   STORE TOPIC FOUND                          reads from the start and on; what it finds to a file, like acks
+//! upkeep STORE                                      all upkeep without a pause, and with hardly any lag
 //! open   STORE                                      opens what must be there
 //! flood  STORE TOPIC BYTES                          as much as that, through a 64 MiB buffer; prints peak memory
 //! ```
@@ -21,7 +22,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::store::{Store, StoreUrl};
 use tidelog_core::table::{Consistency, Item, Page, Put, SharedTable, Table, TableResult};
-use tidelog_core::{Error, ErrorKind, Log, Record, RecordMetadata, UpkeepSettings};
+use tidelog_core::{Error, ErrorKind, Log, Message, Record, UpkeepSettings};
 
 /// Waits a random time between the decision and the put, so that others get the slot.
 #[derive(Debug)]
@@ -75,8 +76,8 @@ fn acks(path: &str) -> std::fs::File {
 }
 
 /// One `write` a line: a kill tears no line but the last.
-fn write_ack(acks: &mut std::fs::File, value: &str, ack: &RecordMetadata) {
-    let line = format!("{value} {} {}\n", ack.partition, ack.offset.unwrap_or(u64::MAX));
+fn write_place(acks: &mut std::fs::File, value: &str, partition: u32, offset: Option<u64>) {
+    let line = format!("{value} {partition} {}\n", offset.unwrap_or(u64::MAX));
     acks.write_all(line.as_bytes()).expect("an ack is written");
 }
 
@@ -87,7 +88,7 @@ async fn append(args: &[String]) -> tidelog_core::Result<()> {
     let mut acks = acks(path);
     for n in 0..records.parse::<u64>().expect("a number") {
         let ack = producer.send(topic, Record::value(format!("{writer}:{n}"))).await?;
-        write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
+        write_place(&mut acks, &format!("{writer}:{n}"), ack.partition, ack.offset);
     }
     producer.close().await?;
     println!("{}", table.counts().conflicts);
@@ -121,14 +122,28 @@ async fn resume(args: &[String]) -> tidelog_core::Result<()> {
         while under_way.len() > 16 {
             let Some((n, delivery)) = under_way.pop_front() else { break };
             let ack = delivery.wait().await?;
-            write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
+            write_place(&mut acks, &format!("{writer}:{n}"), ack.partition, ack.offset);
         }
     }
     for (n, delivery) in under_way {
         let ack = delivery.wait().await?;
-        write_ack(&mut acks, &format!("{writer}:{n}"), &ack);
+        write_place(&mut acks, &format!("{writer}:{n}"), ack.partition, ack.offset);
     }
     producer.close().await
+}
+
+async fn read(args: &[String]) -> tidelog_core::Result<()> {
+    let [store, topic, path] = args else { panic!("read takes three arguments") };
+    let (log, _) = open(store, 0).await?;
+    let mut found = acks(path);
+    let mut consumer = log.consumer(topic).build().await?;
+    while let Some(message) = consumer.next_message().await {
+        let Message { partition, record, .. } = message?;
+        let value = record.value.unwrap_or_default();
+        let value = std::str::from_utf8(&value).expect("values are text");
+        write_place(&mut found, value.split(' ').next().unwrap_or_default(), partition, Some(record.offset));
+    }
+    Ok(())
 }
 
 async fn flood(args: &[String]) -> tidelog_core::Result<()> {
@@ -185,9 +200,10 @@ async fn main() {
         Some("append") => append(&args[1..]).await,
         Some("resume") => resume(&args[1..]).await,
         Some("flood") => flood(&args[1..]).await,
+        Some("read") => read(&args[1..]).await,
         Some("upkeep") => upkeep(&args[1..]).await,
         Some("open") => Log::open_existing(args.get(1).expect("open takes an argument")).await.map(drop),
-        other => panic!("append, open, resume, flood or upkeep, not {other:?}"),
+        other => panic!("append, resume, read, upkeep, open or flood, not {other:?}"),
     };
     if let Err(error) = done {
         eprintln!("{error}");

@@ -3,12 +3,12 @@
 //! `TIDELOG_KILLS` sets the number of kill cycles (50 unless set), `TIDELOG_FLOOD_BYTES` how much the flood sends (1 GiB).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tidelog_core::objects::ObjectName;
-use tidelog_core::{Log, Position};
+use tidelog_core::{Log, Position, UpkeepSettings};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_tidelog-processes");
 
@@ -38,6 +38,23 @@ async fn found(log: &Log, topic: &str) -> Vec<(u32, u64, String)> {
         all.push((message.partition, message.record.offset, value.split(' ').next().unwrap().to_owned()));
     }
     all
+}
+
+/// What lies below a folder of the store, by name.
+fn objects_in(store: &str, folders: &[&str]) -> BTreeSet<String> {
+    let mut left = BTreeSet::new();
+    let mut folders: Vec<_> = folders.iter().map(|folder| Path::new(store).join(folder)).collect();
+    while let Some(next) = folders.pop() {
+        // One that nothing was put into is not there.
+        for entry in std::fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => _ = left.insert(path.strip_prefix(store).unwrap().display().to_string()),
+            }
+        }
+    }
+    left
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +172,7 @@ async fn upkeep_killed_at_any_moment_takes_nothing_that_should_stay() {
     let output = start(acked(&path).len() as u64 + 200).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // However slow the machine is, and so the victims were.
-    let upkeep = log.upkeep(tidelog_core::UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
     upkeep.run(|_| {}).await.unwrap();
     let (log_start, end) = log.fetcher().watermarks("t", 0).await.unwrap();
     let (acked, found) = (acked(&path), found(&log, "t").await);
@@ -179,20 +196,106 @@ async fn upkeep_killed_at_any_moment_takes_nothing_that_should_stay() {
         named.collect::<BTreeSet<_>>()
     };
     let named = log.ledger().chain().view(named).unwrap();
-    let mut left = BTreeSet::new();
-    let mut folders = vec![folder.path().join("store/l0")];
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(folder.path().join("store")).unwrap().display().to_string();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => _ = left.insert(name),
-            }
-        }
-    }
+    let left = objects_in(&store, &["l0"]);
     assert_eq!(left.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "no orphan is left");
     assert_eq!(left, named);
+}
+
+/// Two writers, a reader and two that merge and sweep on one folder, all killed over and over: whatever is read, then and in
+/// the end, merged or not, is at the one offset that it was acked with.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "real processes, real time")]
+async fn merge_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
+    let kills: u64 = std::env::var("TIDELOG_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let log = Log::open(&store).await.unwrap();
+    let age = ("merge.max.age.ms".to_owned(), "1000".to_owned());
+    log.admin().create_topic("t", 1, &[age]).await.unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |writer: &str, records: u64| {
+        worker(&["resume", &store, "t", writer, &records.to_string(), &path(&format!("acks-{writer}"))])
+    };
+    let merged_to = || {
+        let first_unmerged = |view: &tidelog_core::ledger::view::View| {
+            let (_, _, partition) = view.partition_or_unknown("t", 0).unwrap();
+            (partition.indexed_to, partition.first_unmerged(), partition.next)
+        };
+        let chain = log.ledger().chain();
+        chain.fresh_view(chain.tick(), first_unmerged)
+    };
+    for round in 0..kills / 2 {
+        let mut victims = [
+            write("7", u64::MAX / 2),
+            worker(&["upkeep", &store]),
+            worker(&["read", &store, "t", &path("read")]),
+            worker(&["upkeep", &store]),
+            write("8", u64::MAX / 2),
+        ];
+        tokio::time::sleep(Duration::from_millis(150 + round * 37 % 190)).await;
+        // Each in its turn, so that each is in the middle of something.
+        victims.rotate_left((round % 5) as usize);
+        for mut victim in victims {
+            victim.kill().unwrap();
+            let output = victim.wait_with_output().unwrap();
+            // By the signal, or before it by an error that says to try again.
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(matches!(output.status.code(), None | Some(3)), "round {round}: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let (indexed_to, first_unmerged, next) = merged_to().await.unwrap();
+    assert!(indexed_to > 0, "the victims merged nothing of {next} records");
+    let mut all_acked = BTreeMap::new();
+    for writer in ["7", "8"] {
+        let file = PathBuf::from(path(&format!("acks-{writer}")));
+        let output = write(writer, acked(&file).len() as u64 + 200).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        all_acked.extend(acked(&file));
+    }
+    let read = acked(Path::new(&path("read")));
+    let found_before = found(&log, "t").await;
+    println!(
+        "{} acked, {} in the log, {} read on the way; {indexed_to} indexed, {first_unmerged} merged of {next}",
+        all_acked.len(),
+        found_before.len(),
+        read.len()
+    );
+    let by_value: BTreeMap<_, _> =
+        found_before.iter().map(|(p, o, value)| (value.clone(), (*p, *o))).collect();
+    assert_eq!(by_value.len(), found_before.len(), "nothing twice");
+    assert!(found_before.iter().map(|(_, offset, _)| *offset).eq(0..found_before.len() as u64), "no gap");
+    for (value, place) in all_acked.iter().chain(&read) {
+        assert_eq!(by_value.get(value), Some(place), "{value}");
+    }
+    let sequences = |writer: &str| {
+        let of = |(_, _, value): &(u32, u64, String)| {
+            let (by, sequence) = value.split_once(':').unwrap();
+            (by == writer).then(|| sequence.parse::<u64>().unwrap())
+        };
+        found_before.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    for writer in ["7", "8"] {
+        let sequences = sequences(writer);
+        assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>(), "in order, and all of them");
+    }
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let merged = upkeep.merge(true, |_, _| {}).await.unwrap();
+    assert!(merged.damage.is_empty(), "{:?}", merged.damage);
+    let (indexed_to, _, next) = merged_to().await.unwrap();
+    assert_eq!(
+        (indexed_to, found(&log, "t").await),
+        (next, found_before),
+        "the same from merged segments alone"
+    );
+    let report = tidelog_core::verify::verify(log.store(), |_, _| {}).await.unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    log.admin().delete_topic("t").await.unwrap();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        upkeep.sweep(|_| {}).await.unwrap();
+    }
+    assert_eq!(objects_in(&store, &["l0", "topics"]), BTreeSet::new(), "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
