@@ -27,6 +27,11 @@ for file in golden.glob("segment-*.parquet"):
     write("segment", file.stem, struct.pack(f"<B{len(groups)}I", len(groups), *groups) + file.read_bytes())
 write("segment", "inline", b"\0" + (golden / "rows.inline").read_bytes())
 
+for file in golden.glob("merged-*.parquet"):
+    position = int(file.with_suffix(".layout").read_text().split()[0])
+    write("merged", file.stem, struct.pack("<I", position) + file.read_bytes())
+write("row", "row", struct.pack("<QQ", 9, 100) + (golden / "index.row").read_bytes()[:-8])
+
 # Without their checksums, which the targets put in.
 bodies = {file.stem: file.read_bytes()[:-8] for file in sorted((golden / "ledger").glob("*.commit"))}
 state = (golden / "ledger" / "14.checkpoint").read_bytes()[:-8]

@@ -4,6 +4,8 @@
 //! | target | input | must hold |
 //! |---|---|---|
 //! | `segment` | number of row groups, their lengths, a file; 0: inline rows | refused, or rows that survive being written again |
+//! | `merged` | where the footer begins, a merged file | the same; what sweep reads of its last bytes is what the footer says |
+//! | `row` | number, sort key, the body of an index row | refused, or the same bytes again |
 //! | `commit` | commit bodies | refused, or the same bytes again; `apply` refuses or gives a view that its checkpoint gives back |
 //! | `checkpoint` | a checkpoint, then commit bodies | the same |
 //! | `text` | format, sizes, lines | a named error, or a record that holds what the line held |
@@ -15,10 +17,14 @@ pub mod http;
 use std::io::BufReader;
 
 use bytes::Bytes;
+use tidelog_core::ledger::index::IndexRow;
 use tidelog_core::ledger::view::View;
 use tidelog_core::ledger::{checkpoint, codec};
+use tidelog_core::record::TopicId;
 use tidelog_core::segment::inline::{decode_inline, encode_inline};
+use tidelog_core::segment::merged::{MergedFooter, MergedPart, MergedRun, MergedWriter, ranges_of};
 use tidelog_core::segment::{Compression, Footer, Layout, SegmentSlice, Span, decode_group, encode};
+use tidelog_core::table::Item;
 use tidelog_core::text::{Format, Line, Lines, json};
 use tidelog_core::{ConsumerRecord, ErrorKind, Record};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -95,6 +101,81 @@ pub fn segment(data: &[u8]) {
     }
 }
 
+/// See the table above. The CRCs of the row groups are in the footer, and are not looked at.
+pub fn merged(data: &[u8]) {
+    let Some((position, file)) = data.split_first_chunk::<4>() else { return };
+    let file = Bytes::copy_from_slice(file);
+    let told = ranges_of(&file);
+    if let Ok(Err(wanted)) = told {
+        assert!(wanted > file.len() as u64, "it has as many");
+    }
+    let mut next = u32::from_le_bytes(*position);
+    let Some(length) = (file.len() as u32).checked_sub(next) else { return };
+    let Some(span) = span(&file, &mut next, length) else { return };
+    let footer = span.cut(&file).and_then(|bytes| MergedFooter::parse(&bytes, span));
+    let Ok(footer) = footer else { return };
+    assert_eq!(
+        told.expect("it was parsed").expect("it is all there"),
+        (footer.topic(), footer.ranges().to_vec())
+    );
+    for range in footer.ranges() {
+        let (mut next, mut runs) = (range.base, Vec::new());
+        for group in footer.groups_of(range.partition, range.base..range.end) {
+            let bytes =
+                footer.span(group).and_then(|span| span.cut(&file)).expect("it ends before the footer");
+            let verified = footer.decode(group, "orders", &bytes).is_ok();
+            let decoded = footer.decode_verified(group, "orders", &bytes);
+            assert!(!verified || decoded.is_ok());
+            let found = decoded.and_then(|group| group.runs_from(range.partition, next, range.end));
+            let Ok(found) = found else { break };
+            next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);
+            runs.extend(found);
+        }
+        if !runs.is_empty() {
+            written_again(footer.topic(), range.partition, runs);
+        }
+    }
+}
+
+fn written_again(topic: TopicId, partition: u32, runs: Vec<MergedRun>) {
+    let mut writer = MergedWriter::new("orders", topic, Compression::None, false).expect("a writer");
+    for MergedRun { base, append_us, time_type, rows } in runs.clone() {
+        (0..rows.len()).for_each(|i| drop(rows.record(i, base + i as u64)));
+        let part = MergedPart { partition, base, append_ms: append_us / 1_000, time_type, rows };
+        writer.push(part).expect("they came in that order");
+    }
+    let Ok(segment) = writer.finish() else { return };
+    let footer =
+        segment.footer.cut(&segment.bytes).and_then(|bytes| MergedFooter::parse(&bytes, segment.footer));
+    let footer = footer.expect("our own footer");
+    let records = |runs: &[MergedRun]| -> Vec<ConsumerRecord> {
+        let records = |run: &MergedRun| {
+            let (base, rows) = (run.base, run.rows.clone());
+            (0..rows.len()).map(move |i| rows.record(i, base + i as u64))
+        };
+        runs.iter().flat_map(records).collect()
+    };
+    let [range] = segment.ranges[..] else { panic!("one partition, {} ranges", segment.ranges.len()) };
+    let (mut next, mut found) = (range.base, Vec::new());
+    for group in footer.groups_of(partition, range.base..range.end) {
+        let bytes = footer.span(group).and_then(|span| span.cut(&segment.bytes)).expect("our own group");
+        let group = footer.decode(group, "orders", &bytes).expect("our own group");
+        found.extend(group.runs_from(partition, next, range.end).expect("our own offsets"));
+        next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);
+    }
+    assert_eq!(records(&found), records(&runs));
+}
+
+/// See the table above. Of the golden row's topic and partition.
+pub fn row(data: &[u8]) {
+    let Some((number, data)) = data.split_first_chunk::<8>() else { return };
+    let Some((sk, body)) = data.split_first_chunk::<8>() else { return };
+    let (id, sk) = (u128::from(u64::from_le_bytes(*number)), u64::from_le_bytes(*sk));
+    let item = Item { sk, id, time_ms: 7, body: Some(summed(body.to_vec(), sk, id)), hint: "row".into() };
+    let Ok(row) = IndexRow::read(TopicId(0x77), 3, &item) else { return };
+    assert_eq!(row.item(sk, 7), item, "one row, one form");
+}
+
 fn inline(data: &[u8]) {
     let Ok(rows) = decode_inline(&Bytes::copy_from_slice(data)) else { return };
     let again = encode_inline(std::slice::from_ref(&rows)).expect("no longer than what it was read from");
@@ -115,6 +196,11 @@ fn body(bytes: &[u8], view: &View, slot: u64, id: u128) -> Bytes {
     if let Some(prev) = body.get_mut(1..17) {
         prev.copy_from_slice(&view.id.to_be_bytes());
     }
+    summed(body, slot, id)
+}
+
+/// With its checksum.
+fn summed(mut body: Vec<u8>, slot: u64, id: u128) -> Bytes {
     let mut sum = Xxh3::new();
     sum.update(&slot.to_be_bytes());
     sum.update(&id.to_be_bytes());
