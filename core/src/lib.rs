@@ -13,6 +13,7 @@
 //! | [`fetch`] | 5 · offset → slices → verified rows; the consumer |
 //! | [`files`] | the exact list of a topic's merged segments, for engines that read Parquet |
 //! | [`upkeep`] | 6 · merge, trim and sweep: what nobody needs any more goes |
+//! | [`restore`] | from a copy of its table the log goes on in a new era |
 //! | [`text`] | lines and JSON ↔ records, for those who speak in text |
 //! | [`topic`] | names and configuration |
 //! | [`log`] | the front door: [`Log`], builders, [`Admin`] |
@@ -73,6 +74,7 @@ pub mod objects;
 pub mod plant;
 pub mod prices;
 pub mod record;
+pub mod restore;
 #[cfg(test)]
 mod scale_tests;
 pub mod segment;

@@ -120,6 +120,10 @@ pub const SQLITE_CLOSE_MS: u64 = 5_000;
 pub const MERGED_TAIL_BYTES: u64 = 64 << 10;
 /// Largest body of an index row.
 pub const ROW_ITEM_BYTES_MAX: usize = 1_024;
+/// Puts that a restore has under way at once.
+pub const RESTORE_PUTS: usize = 16;
+/// Attempts of a restore at one put, and at ending the old chain, before it has to be run again.
+pub const RESTORE_ATTEMPTS_MAX: u32 = 8;
 /// Attempts at writing an index row before the next run goes on.
 pub const ROW_ATTEMPTS_MAX: u32 = 8;
 /// Ranges that one fold has at most: each becomes an index row.

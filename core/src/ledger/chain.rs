@@ -125,7 +125,7 @@ enum Applied {
 }
 
 impl Chain {
-    pub(super) fn new(
+    pub(crate) fn new(
         table: SharedTable,
         objects: Objects,
         env: SharedEnv,
@@ -312,6 +312,9 @@ impl Chain {
         bytes: usize,
     ) -> Result<()> {
         state.view.apply(slot, id, commit)?;
+        if commit.actions.iter().any(|action| matches!(action, Action::Store(_))) {
+            self.check_own(&state.view)?;
+        }
         let own = author(id) == self.who;
         state.own_run = if own { state.own_run.saturating_add(1) } else { 0 };
         if state.view.leaders.contains_key(&author(id)) {
@@ -376,10 +379,22 @@ impl Chain {
         Err(error)
     }
 
-    /// Two table reads, one GET: newest commit → the checkpoint that it names → what follows.
+    /// Takes the newest view, which must be of this chain.
     #[tracing::instrument(level = "debug", skip_all, fields(slot))]
-    pub(super) async fn cold_start(&self) -> Result<()> {
+    pub(crate) async fn cold_start(&self) -> Result<()> {
         let began = self.env.monotonic();
+        let view = self.newest_view().await?;
+        if view.is_empty() {
+            return Ok(());
+        }
+        tracing::Span::current().record("slot", view.slot);
+        self.took(Metric::ColdStartUs, began);
+        self.check_own(&view).or_else(|error| self.poison(error))?;
+        self.replace(view)
+    }
+
+    /// Two table reads, one GET: newest commit → the checkpoint that it names → what follows. Empty: there is no commit.
+    pub(crate) async fn newest_view(&self) -> Result<View> {
         for attempt in 0..limits::COLD_STARTS_MAX {
             let newest = self.timed(self.table.newest(&self.pk, SK_MAX, Consistency::Strong)).await;
             let newest = self.note(newest, "reading the newest commit")?;
@@ -388,13 +403,9 @@ impl Chain {
             if found < seen {
                 return self.poison(Error::RolledBack { seen, found });
             }
-            let Some(newest) = newest else { return Ok(()) };
+            let Some(newest) = newest else { return Ok(View::default()) };
             match self.load(&newest).await {
-                Ok(Some(view)) => {
-                    tracing::Span::current().record("slot", view.slot);
-                    self.took(Metric::ColdStartUs, began);
-                    return self.replace(view);
-                }
+                Ok(Some(view)) => return Ok(view),
                 Ok(None) => {
                     tracing::debug!(
                         attempt,
@@ -405,7 +416,34 @@ impl Chain {
                 Err(error) => return self.poison(error),
             }
         }
-        self.poison(Error::damaged("ledger", "the newest commit names a checkpoint that is not there"))
+        let words = match self.era {
+            0 => "the newest commit names a checkpoint that is not there",
+            _ => {
+                "there is no checkpoint for its newest commit; was a restore into this era interrupted? Then run it again"
+            }
+        };
+        self.poison(Error::damaged("ledger", words))
+    }
+
+    /// R10: the newest `Store` must name this table and this era.
+    fn check_own(&self, view: &View) -> Result<()> {
+        let (table, era) = (self.table.name(), self.era);
+        let Some(store) = &view.store else { return Ok(()) };
+        let what = if store.table != table {
+            format!(
+                "the ledger was written in table {:?}, but this is {table:?}: a restored copy must go on in a new era (`tidelog restore`)",
+                store.table
+            )
+        } else if store.era > era {
+            format!("the log goes on in era {0}: add era={0} to the store's URL", store.era)
+        } else if store.era < era {
+            format!("a restore from era {} into era {era} has not ended: run it again", store.era)
+        } else if store.format > STORE_FORMAT {
+            return Err(Error::Newer { what: format!("store format {}", store.format) });
+        } else {
+            return Ok(());
+        };
+        Err(Error::StoreRefused { what })
     }
 
     /// The view as of `newest`; `None`: something went away in between.
@@ -627,26 +665,8 @@ impl Ledger {
         let (queue, waiting) = mpsc::unbounded_channel();
         let ledger = Self { chain: chain.clone(), queue };
         chain.cold_start().await?;
-        ledger.check_store()?;
         tokio::spawn(super::commit::run(chain, ledger.queue.downgrade(), waiting));
         Ok(ledger)
-    }
-
-    /// R10: the chain must be this table's own.
-    fn check_store(&self) -> Result<()> {
-        let table = self.chain.table.name();
-        match self.chain.view(|view| view.store.clone())? {
-            Some(store) if store.table != table => Err(Error::StoreRefused {
-                what: format!(
-                    "the ledger was written in table {:?}, but this is {table:?}: a restored copy must go on in a new era",
-                    store.table
-                ),
-            }),
-            Some(store) if store.format > STORE_FORMAT => {
-                Err(Error::Newer { what: format!("store format {}", store.format) })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Whether nothing is under way behind the callers' backs: no commit, no put whose outcome is looked for, no
@@ -680,7 +700,7 @@ impl Ledger {
         };
         match self.act(Action::Store(store)).await {
             Ok(_) => Ok(true),
-            Err(Error::Superseded { .. }) => self.check_store().map(|()| false),
+            Err(Error::Superseded { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
