@@ -11,6 +11,7 @@
 //! | `topic`, `group` | what there is |
 //! | `inspect`, `verify` | looks inside, and checks every sum |
 //! | `upkeep` | trims by retention, deletes what nobody needs |
+//! | `restore` | goes on from a copy of the table, in a new era |
 //! | `demo` | all of it on this machine's own logs, with a kill in the middle |
 //! | `out`, `tell` | tables, JSON, exit codes; what goes to stderr |
 //! | `interrupt` | Ctrl-C |
@@ -29,6 +30,7 @@ mod interrupt;
 mod lines;
 mod out;
 mod produce;
+mod restore;
 mod shell;
 mod tell;
 mod time;
@@ -111,6 +113,8 @@ enum Command {
     Verify(verify::Args),
     /// Trim what topics need not keep, and delete what nothing names any more
     Upkeep(upkeep::Args),
+    /// Go on from a copy of the log's table, in a new era
+    Restore(restore::Args),
     /// Ship this machine's own logs, kill a writer in the middle, and check every promise
     Demo(demo::Args),
     /// Print a shell's completions
@@ -152,6 +156,7 @@ async fn run(context: &Context, command: Command) -> Outcome {
         Command::Inspect(command) => inspect::run(context, command).await,
         Command::Verify(args) => verify::run(context, args).await,
         Command::Upkeep(args) => upkeep::run(context, args).await,
+        Command::Restore(args) => restore::run(context, args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

@@ -46,7 +46,7 @@ pub async fn run(context: &Context, _args: Args) -> Outcome {
     if report.damage.is_empty() { Ok(()) } else { Err(Failure::Told(4)) }
 }
 
-fn to_json(report: &Report) -> serde_json::Value {
+pub fn to_json(report: &Report) -> serde_json::Value {
     let damage = |damage: &Damage| {
         let touches = damage
             .touches
@@ -61,7 +61,7 @@ fn to_json(report: &Report) -> serde_json::Value {
     })
 }
 
-fn to_text(report: &Report) -> String {
+pub fn to_text(report: &Report) -> String {
     let mut text = String::new();
     for damage in &report.damage {
         text.push_str(&format!("DAMAGED {}: {}\n", damage.what, damage.detail));
