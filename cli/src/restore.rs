@@ -14,14 +14,16 @@ use crate::verify;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-BEFORE, or records that were acked are lost: stop all writers and upkeep of the log, deny its old table all writes, and
-deny its old roles deletes in the bucket. Then copy the table: a DynamoDB table is restored to a point in time under
-another name, a folder is copied whole. --store names the copy, and --era the first number that the log never used.
+BEFORE, or records that were acked are lost: stop all writers and upkeep of the log, deny its old
+table all writes, and deny its old roles deletes in the bucket. Then copy the table: a DynamoDB table
+is restored to a point in time under another name, a folder is copied whole. --store names the copy,
+and --era the first number that the log never used.
 
-Everything that the copy names is read and checked first. What is missing or damaged is told, with the records that it
-touches, and nothing is written (exit code 4): bring it back, on a versioned bucket by deleting the delete markers, and
-run it again. Then the copied chain ends, and is copied under the new era. Killed runs are run again, and two at once do
-no harm. Afterwards the log is where it was, with era= in the store's URL; no process opens the copy without that.
+Everything that the copy names is read and checked first. What is missing or damaged is told, with
+the records that it touches, and nothing is written (exit code 4): bring it back, on a versioned
+bucket by deleting the delete markers, and run it again. Then the copied chain ends, and is copied
+under the new era. Killed runs are run again, and two at once do no harm. Afterwards the log is where
+it was, with era= in the store's URL; no process opens the copy without that.
 
   tidelog restore --store 's3://logs/app?table=app-2&region=eu-central-1' --era 1 --dry-run
   tidelog restore --store 's3://logs/app?table=app-2&region=eu-central-1' --era 1
