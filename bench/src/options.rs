@@ -17,6 +17,8 @@ pub struct Options {
     pub records: usize,
     /// Where the functions lie: `ingest/bootstrap` and `fetch/bootstrap`.
     pub functions: Option<PathBuf>,
+    /// Where `merge` leaves a merged log for other readers; `merge-peak`: where it finds one to be merged.
+    pub store: Option<PathBuf>,
 }
 
 impl Options {
@@ -33,11 +35,12 @@ impl Options {
     }
 
     fn parse(mut arguments: impl Iterator<Item = String>, rounds: usize, records: usize) -> Fallible<Self> {
-        let mut options = Self { lines: None, rounds, partitions: 1, records, functions: None };
+        let mut options = Self { lines: None, rounds, partitions: 1, records, functions: None, store: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--lines" => options.lines = Some(value.into()),
+                "--store" => options.store = Some(value.into()),
                 "--functions" => options.functions = Some(value.into()),
                 "--rounds" => options.rounds = value.parse::<usize>()?.max(1),
                 "--partitions" => options.partitions = value.parse::<u32>()?.max(1),

@@ -96,7 +96,7 @@ fn measure(compression: Compression, lines: &[Vec<u8>], options: &Options) -> Fa
     Ok(())
 }
 
-fn fetch(runtime: &Runtime, log: &Log) -> (u64, u64) {
+pub fn fetch(runtime: &Runtime, log: &Log) -> (u64, u64) {
     let fetcher = Fetcher::new(log.ledger().clone(), limits::CACHE_BYTES_DEFAULT);
     runtime.block_on(async {
         let (mut rows, mut bytes, mut next) = (0, 0, 0);
@@ -126,14 +126,14 @@ fn consume(runtime: &Runtime, log: &Log) -> (u64, u64) {
     })
 }
 
-fn bare_read(files: &[PathBuf]) -> (u64, u64) {
-    let mut found = (0, 0);
-    for file in files {
-        let bytes = Bytes::from(std::fs::read(file).expect("a file"));
-        for batch in bare::decode(&bytes) {
-            let (rows, bytes) = bare::look(&batch);
-            found = (found.0 + rows, found.1 + bytes);
-        }
-    }
-    found
+pub fn bare_read(files: &[PathBuf]) -> (u64, u64) {
+    let read = |file: &PathBuf| Bytes::from(std::fs::read(file).expect("a file"));
+    let found = files.iter().map(|file| look_at(&[read(file)]));
+    found.fold((0, 0), |sum, found| (sum.0 + found.0, sum.1 + found.1))
+}
+
+/// Rows and bytes of values of these files.
+pub fn look_at(files: &[Bytes]) -> (u64, u64) {
+    let found = files.iter().flat_map(bare::decode).map(|batch| bare::look(&batch));
+    found.fold((0, 0), |sum, found| (sum.0 + found.0, sum.1 + found.1))
 }

@@ -1,7 +1,7 @@
 //! The timed benches in one binary, which is linked once. `bench/run` runs those of the log, `bench/s3` and
 //! `bench/functions` the others.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- segment|append|catchup|cold [OPTIONS]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- segment|append|catchup|cold|merge [OPTIONS]`
 
 use tidelog_bench::Fallible;
 use tidelog_bench::options::Options;
@@ -10,6 +10,7 @@ mod append;
 mod catchup;
 mod cold;
 mod functions;
+mod merge;
 mod s3;
 mod segment;
 
@@ -24,8 +25,10 @@ fn main() -> Fallible<()> {
         "append" => append::run(&options),
         "catchup" => catchup::run(&options),
         "cold" => cold::run(&options),
+        "merge" => merge::run(&options),
+        "merge-peak" => merge::peak(&options),
         "s3" => s3::run(&options),
         "functions" => functions::run(&options),
-        _ => Err(format!("segment, append, catchup, cold, s3 or functions, not {bench:?}").into()),
+        _ => Err(format!("segment, append, catchup, cold, merge, s3 or functions, not {bench:?}").into()),
     }
 }
