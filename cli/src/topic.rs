@@ -19,7 +19,7 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         partitions: u32,
         /// Configuration: retention.ms, retention.bytes, compression.type, message.timestamp.type,
-        /// max.message.bytes, inline.bytes.max
+        /// max.message.bytes, inline.bytes.max, merge.max.age.ms, parquet.bloom.filter.key
         #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
         config: Vec<(String, String)>,
     },
