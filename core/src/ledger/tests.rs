@@ -175,7 +175,7 @@ fn golden_bodies_and_checkpoint_are_read_for_ever() {
     let (_, bodies) = chain(actions.clone());
     let (view, _) = chain(actions[..14].to_vec());
     for (slot, ((id, body), action)) in (1..).zip(bodies.iter().zip(&actions)) {
-        assert_eq!(codec::decode(body, slot, *id).unwrap().actions, [action.clone()]);
+        assert_eq!(codec::decode(body, slot, *id).unwrap().actions, std::slice::from_ref(action));
     }
     let mut files: Vec<(String, Bytes)> = bodies
         .iter()
