@@ -58,14 +58,11 @@ impl MemoryTable {
         self
     }
 
-    /// The partition keys that items are under, for tests.
-    pub fn keys(&self) -> Vec<String> {
+    /// Where items are, for tests.
+    pub fn keys(&self) -> Vec<(String, u64)> {
         let state = self.lock();
-        let keys = state
-            .ledgers
-            .iter()
-            .filter(|(pk, items)| items.keys().any(|sk| state.current(pk, *sk).is_some()));
-        keys.map(|(pk, _)| pk.clone()).collect()
+        let all = state.ledgers.iter().flat_map(|(pk, items)| items.keys().map(move |sk| (pk, *sk)));
+        all.filter(|(pk, sk)| state.current(pk, *sk).is_some()).map(|(pk, sk)| (pk.clone(), sk)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

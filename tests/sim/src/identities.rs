@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tidelog_core::append::Producer;
 use tidelog_core::ledger::action::{Action, Expire, Expiring, Identity, IdentityKind, ProducerKey};
+use tidelog_core::record::Offset;
 use tidelog_core::{Delivery, Error, Log, Record, RecordMetadata};
 
 use crate::cast::{Cast, TOPIC};
@@ -80,12 +81,12 @@ pub async fn rivals(cast: Arc<Cast>, mut rng: Rng, sender: u64) {
     let key = ProducerKey { kind: IdentityKind::Dense, producer: u128::from(rng.draw() >> 1) };
     let place = cast.some_place(&mut rng);
     let (mut newest, mut stale) = (Rival::new(0), None::<Rival>);
-    let mut fenced = false;
+    let mut fenced = None;
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(20, 1_500)).await;
         if stale.is_none() && newest.next > 0 && newest.batch.is_empty() && rng.chance(400) {
             let epoch = newest.epoch + 1;
-            (stale, fenced) = (Some(std::mem::replace(&mut newest, Rival::new(epoch))), false);
+            (stale, fenced) = (Some(std::mem::replace(&mut newest, Rival::new(epoch))), None);
         }
         newest.fill(&cast, &mut rng, sender, &place);
         let homes = (cast.some_process(&mut rng).log().await, cast.some_process(&mut rng).log().await);
@@ -112,19 +113,31 @@ pub async fn rivals(cast: Arc<Cast>, mut rng: Rng, sender: u64) {
             None => {}
             Some(Ok(found)) => {
                 newest.acked(&cast, &found);
-                fenced = true;
+                fenced = fenced.or(found.first().and_then(|first| first.offset));
             }
             Some(Err(error)) => cast.refused(&gate.name, &place, &error),
         }
     }
 }
 
-/// `true`: it was fenced. `fenced`: a batch of the newer epoch had been acked before this one was sent.
-fn judge_stale(cast: &Cast, gate: &Gate, place: &Place, old: &mut Rival, told: Answer, fenced: bool) -> bool {
+/// `true`: it was fenced. `fenced`: the first offset of a batch of the newer epoch that had been acked before this one was
+/// sent. Then only an earlier attempt whose answer was lost can be in the log, below that offset.
+fn judge_stale(
+    cast: &Cast,
+    gate: &Gate,
+    place: &Place,
+    old: &mut Rival,
+    told: Answer,
+    fenced: Option<Offset>,
+) -> bool {
     match told {
         None => old.unsure = true,
         Some(Ok(found)) => {
-            if fenced {
+            let is_known = |first: Offset| {
+                let before = |one: &RecordMetadata| one.duplicate && one.offset.is_some_and(|at| at < first);
+                old.unsure && found.iter().all(before)
+            };
+            if fenced.is_some_and(|first| !is_known(first)) {
                 let words = format!("{} took a batch of epoch {} of {place:?}, fenced", gate.name, old.epoch);
                 cast.oracle().violation(words);
             }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Gate, sleep_ms};
 use crate::rng::Rng;
-use crate::world::{Fault, World};
+use crate::world::{Fault, World, is_of_rows};
 
 /// The world's table, through one process's network.
 #[derive(Debug)]
@@ -184,7 +184,15 @@ impl Table for SimTable {
             Put::Exists(item) => flip_item(item, rng),
             Put::Stored => false,
         };
-        self.write("table put", what, move |table| now(table.put_if_absent(&pk, &item)), name, flip).await
+        let world = self.world.clone();
+        let put = move |table: &MemoryTable| {
+            let put = now(table.put_if_absent(&pk, &item));
+            if is_of_rows(&pk) && put.as_ref().is_ok_and(|answer| answer.value == Put::Stored) {
+                world.row_landed(&pk, item.sk);
+            }
+            put
+        };
+        self.write("table put", what, put, name, flip).await
     }
 
     async fn get(&self, pk: &str, sk: u64, consistency: Consistency) -> TableResult<Option<Item>> {
@@ -220,8 +228,13 @@ impl Table for SimTable {
             let at = rng.below(page.items.len() as u64) as usize;
             page.items.get_mut(at).is_some_and(|item| flip_item(item, rng))
         };
-        self.read("table range", what, |table| now(table.range(pk, from, limit, consistency)), name, flip)
-            .await
+        let look = |table: &MemoryTable| {
+            if is_of_rows(pk) {
+                self.world.rows_looked(pk, from);
+            }
+            now(table.range(pk, from, limit, consistency))
+        };
+        self.read("table range", what, look, name, flip).await
     }
 
     async fn replace_if(&self, pk: &str, item: &Item, expect: u128) -> TableResult<bool> {
@@ -234,9 +247,8 @@ impl Table for SimTable {
             move |table| {
                 let replaced = now(table.replace_if(&pk, &item, expect));
                 // An index row of an older fold never wins over one of a newer (R4).
-                let is_row = pk.matches('/').count() == 2;
                 let done = replaced.as_ref().is_ok_and(|answer| answer.value);
-                if is_row && done && item.id < expect {
+                if is_of_rows(&pk) && done && item.id < expect {
                     world.violation(format!("the index row {pk} {} goes back", item.sk));
                 }
                 replaced

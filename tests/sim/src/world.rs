@@ -135,6 +135,21 @@ struct Inner {
     harmed: BTreeSet<String>,
     /// Rules of the stores themselves that were broken.
     broken: Vec<String>,
+    rows: Rows,
+}
+
+/// When index rows came into the table, and when somebody looked over them.
+#[derive(Debug, Default)]
+struct Rows {
+    events: u64,
+    landed: BTreeMap<(String, u64), u64>,
+    /// By partition key: from which sort key on, and when.
+    looked: BTreeMap<String, Vec<(u64, u64)>>,
+}
+
+/// Whether a partition key is one of index rows.
+pub fn is_of_rows(pk: &str) -> bool {
+    pk.matches('/').count() == 2
 }
 
 impl World {
@@ -148,9 +163,9 @@ impl World {
         let trace = traced.then(|| format!("seed {seed}: {plan:#?}\n"));
         let (coverage, struck) = (Coverage::new(), BTreeSet::new());
         let (rotten, harmed) = (BTreeSet::new(), BTreeSet::new());
-        let broken = Vec::new();
-        let inner =
-            Inner { rng, faulty: false, stopped: false, trace, coverage, struck, rotten, harmed, broken };
+        let (broken, rows) = (Vec::new(), Rows::default());
+        let (faulty, stopped) = (false, false);
+        let inner = Inner { rng, faulty, stopped, trace, coverage, struck, rotten, harmed, broken, rows };
         let (objects, clock) = (InMemory::new(), Clock::start());
         Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
     }
@@ -290,6 +305,29 @@ impl World {
     /// Something that was seen, into the table of what was.
     pub fn saw(&self, step: &'static str, fault: &'static str, answer: &'static str) {
         *self.inner().coverage.entry((step, fault, answer)).or_default() += 1;
+    }
+
+    /// A row came into the table.
+    pub fn row_landed(&self, pk: &str, sk: u64) {
+        let rows = &mut self.inner().rows;
+        rows.events += 1;
+        rows.landed.insert((pk.to_owned(), sk), rows.events);
+    }
+
+    /// Somebody looked over a partition's rows from a sort key on.
+    pub fn rows_looked(&self, pk: &str, from: u64) {
+        let rows = &mut self.inner().rows;
+        rows.events += 1;
+        rows.looked.entry(pk.to_owned()).or_default().push((from, rows.events));
+    }
+
+    /// Whether a row came after everybody who looked where it is, and somebody did: nobody can know of it.
+    pub fn is_late_row(&self, pk: &str, sk: u64) -> bool {
+        let rows = &self.inner().rows;
+        let looks = rows.looked.get(pk).into_iter().flatten().filter(|(from, _)| *from <= sk);
+        let last = looks.map(|(_, at)| *at).max();
+        let landed = rows.landed.get(&(pk.to_owned(), sk));
+        last.zip(landed).is_some_and(|(last, landed)| *landed > last)
     }
 
     /// A rule of the stores was broken.
