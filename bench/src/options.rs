@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tidelog_core::Compression;
+
 use crate::Fallible;
 
 /// Options of a bench.
@@ -13,11 +15,13 @@ pub struct Options {
     pub rounds: usize,
     /// Partitions that the lines are dealt out to.
     pub partitions: u32,
+    /// The one codec to measure; none: those of the bench.
+    pub codec: Option<Compression>,
     /// Records of one round.
     pub records: usize,
     /// Where the functions lie: `ingest/bootstrap` and `fetch/bootstrap`.
     pub functions: Option<PathBuf>,
-    /// Where `merge` leaves a merged log for other readers; `merge-peak`: where it finds one to be merged.
+    /// Where `merge` leaves a merged log for other readers.
     pub store: Option<PathBuf>,
 }
 
@@ -35,11 +39,13 @@ impl Options {
     }
 
     fn parse(mut arguments: impl Iterator<Item = String>, rounds: usize, records: usize) -> Fallible<Self> {
-        let mut options = Self { lines: None, rounds, partitions: 1, records, functions: None, store: None };
+        let (lines, functions, store, codec) = (None, None, None, None);
+        let mut options = Self { lines, rounds, partitions: 1, codec, records, functions, store };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--lines" => options.lines = Some(value.into()),
+                "--codec" => options.codec = Some(value.parse()?),
                 "--store" => options.store = Some(value.into()),
                 "--functions" => options.functions = Some(value.into()),
                 "--rounds" => options.rounds = value.parse::<usize>()?.max(1),

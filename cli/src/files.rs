@@ -192,7 +192,7 @@ async fn materialize(log: &Log, list: &FileList, folder: &Path) -> Result<Vec<So
             })?;
             sources.push(Source {
                 path: format!("{prefix}/{name}"),
-                bytes: segment.bytes.len() as u64,
+                bytes: segment.file_bytes(),
                 straddles: false,
                 ranges: segment.ranges.iter().map(range_of).collect(),
             });
@@ -220,7 +220,7 @@ async fn materialize(log: &Log, list: &FileList, folder: &Path) -> Result<Vec<So
 
 fn put(path: &Path, segment: &MergedSegment) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(&segment.bytes)?;
+    segment.parts.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, BinaryViewArray, ByteView, ListArray, StringArray};
-use arrow::buffer::ScalarBuffer;
+use arrow::buffer::{Buffer, ScalarBuffer};
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
@@ -260,6 +260,10 @@ impl Rows {
         &self.timestamps
     }
 
+    pub(crate) fn timestamps(&self) -> ScalarBuffer<i64> {
+        self.timestamps.clone()
+    }
+
     /// Key of row `i`.
     pub fn key(&self, i: usize) -> Option<&[u8]> {
         self.keys.get(i)
@@ -319,6 +323,30 @@ impl Rows {
             values: Values { pages: None, column: OnceLock::from(self.values.column().slice(from, len)) },
             headers: self.headers.as_ref().map(|h| Headers { list: h.list.slice(from, len), ..h.clone() }),
         }
+    }
+
+    /// The same rows in buffers of their own, where they are little of what they share: whoever keeps them must not keep
+    /// their neighbours.
+    pub(crate) fn compacted(self) -> Result<Self> {
+        // Large slices share nothing.
+        if self.len() * limits::ROW_BYTES >= limits::ROW_GROUP_OWN_BYTES {
+            return Ok(self);
+        }
+        let shared = |array: &BinaryViewArray| array.data_buffers().iter().map(Buffer::len).sum::<usize>();
+        let values = self.values.column.get().map_or(0, |column| shared(&column.array));
+        if values + shared(&self.keys.array) <= 2 * self.raw_bytes() {
+            return Ok(self);
+        }
+        let mut own = RowsBuilder::with_capacity(self.len(), self.values.data_bytes());
+        for i in 0..self.len() {
+            let header = |(key, value): (&str, Option<&[u8]>)| Header {
+                key: key.to_owned(),
+                value: value.map(Bytes::copy_from_slice),
+            };
+            let headers: Vec<Header> = self.headers(i).map(header).collect();
+            own.push(self.timestamps[i], self.key(i), self.value(i), &headers)?;
+        }
+        Ok(own.finish())
     }
 
     /// Record sum of rows `from..from + len`, in which row `from` has place 0.

@@ -63,8 +63,14 @@ pub const FOOTER_BYTES_MAX: usize = 4 << 10;
 /// … and this much for each row group.
 pub const FOOTER_BYTES_PER_GROUP_MAX: usize = 4 << 10;
 
-/// Raw bytes that one merged segment is made of at most, and a last segment's.
+/// Raw bytes that a merge has in memory at most, and a last segment's: what one merged segment is made of.
 pub const MERGE_RAW_BYTES: usize = 32 << 20;
+/// What a slice counts there beside its records.
+pub const MERGE_SLICE_BYTES: usize = 1 << 10;
+/// Merged segments that a merge writes at once…
+pub const MERGE_PUTS_AT_ONCE: usize = 8;
+/// … and index rows.
+pub const MERGE_ROWS_AT_ONCE: usize = 16;
 /// Decoded row groups that a merge keeps for slices to come.
 pub const MERGE_CACHE_BYTES: u64 = 4 << 20;
 /// Times in a row that a merge begins again because somebody else was faster.
@@ -75,6 +81,8 @@ pub const HOUR_MS: i64 = 60 * 60 * 1_000;
 pub const MERGED_GROUP_RAW_BYTES: usize = 8 << 20;
 /// … or rows (DuckDB's row groups, too).
 pub const MERGED_GROUP_ROWS: usize = 122_880;
+/// Rows that are written at once, and read back at once: so few that they stay in the processor's cache.
+pub const MERGED_BATCH_ROWS: usize = 8_192;
 /// Largest merged segment that a reader accepts.
 pub const MERGED_BYTES_MAX: usize = 512 << 20;
 /// Largest footer of a merged segment, with its page index.

@@ -34,9 +34,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt, pin_mut};
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, Error as StoreError, GetOptions, GetResult, GetResultPayload, ObjectMeta,
-    ObjectStore, PutMode, PutOptions, memory::InMemory,
+    ObjectStore, PutMode, PutOptions, PutPayload, memory::InMemory,
 };
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::env::SharedEnv;
 use crate::limits::{OBJECT_ATTEMPTS_MAX, OBJECT_OUTAGE_MS};
@@ -111,18 +111,24 @@ impl Objects {
     ///
     /// # Errors
     /// `NameReused`: other bytes are under this name. `CannotOpen`: no right to write. `Unavailable`: all else.
-    pub async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+    pub async fn put_new(&self, name: &ObjectName, bytes: impl Into<PutPayload>) -> Result<()> {
+        let bytes = bytes.into();
         if let Some(folder) = &self.folder {
             folder.prepare(name).await?;
         }
-        let sum = format!("{:032x}", xxh3_128(&bytes));
+        // Only a store behind a network keeps it.
+        let mut sum = Xxh3::new();
+        if self.hedge.is_some() {
+            bytes.iter().for_each(|part| sum.update(part));
+        }
+        let sum = format!("{:032x}", sum.digest128());
         let (bytes, sum) = (&bytes, sum.as_str());
         // Boxed, as below: the futures of callers would else nest deeper than the compiler follows.
         let attempt = |tries| self.try_put(name, bytes, sum, tries).boxed();
         self.repeat_for(OBJECT_OUTAGE_MS, "putting an object", attempt).await
     }
 
-    async fn try_put(&self, name: &ObjectName, bytes: &Bytes, sum: &str, tries: u32) -> Attempt<()> {
+    async fn try_put(&self, name: &ObjectName, bytes: &PutPayload, sum: &str, tries: u32) -> Attempt<()> {
         let mode = if plant::on(Bug::NameReused) { PutMode::Overwrite } else { PutMode::Create };
         let mut options = PutOptions::from(mode);
         if self.hedge.is_some() {
@@ -130,21 +136,22 @@ impl Objects {
             options.attributes = Attributes::from_iter([sum]);
         }
         let path = name.path();
-        let put = self.store.put_opts(&path, bytes.clone().into(), options);
-        let (outcome, denied) = match self.timed(self.patience(tries, bytes.len() as u64), put).await {
-            Ok(Ok(_)) => return Attempt::Done(()),
-            // Of an earlier attempt without an answer.
-            Ok(Err(StoreError::AlreadyExists { .. })) => return self.own(name, bytes, sum, tries).await,
-            Ok(Err(error)) => {
-                let answer = Answer::of(&error);
-                let conflict = answer.is_some_and(|answer| answer.verdict() == Verdict::Conflict);
-                if conflict && plant::on(Bug::ConflictTakenForExists) {
-                    return Attempt::Done(());
+        let put = self.store.put_opts(&path, bytes.clone(), options);
+        let (outcome, denied) =
+            match self.timed(self.patience(tries, bytes.content_length() as u64), put).await {
+                Ok(Ok(_)) => return Attempt::Done(()),
+                // Of an earlier attempt without an answer.
+                Ok(Err(StoreError::AlreadyExists { .. })) => return self.own(name, bytes, sum, tries).await,
+                Ok(Err(error)) => {
+                    let answer = Answer::of(&error);
+                    let conflict = answer.is_some_and(|answer| answer.verdict() == Verdict::Conflict);
+                    if conflict && plant::on(Bug::ConflictTakenForExists) {
+                        return Attempt::Done(());
+                    }
+                    (self.judge(&error), answer.is_some_and(Answer::denies))
                 }
-                (self.judge(&error), answer.is_some_and(Answer::denies))
-            }
-            Err(timeout) => (Attempt::Again(timeout), false),
-        };
+                Err(timeout) => (Attempt::Again(timeout), false),
+            };
         if denied || self.hedge.is_none() || matches!(outcome, Attempt::Failed(_)) {
             return outcome;
         }
@@ -157,7 +164,7 @@ impl Objects {
 
     /// Whether the name is ours: if it holds our bytes, which nobody else can have put under a random name. `Again`:
     /// nothing is there (yet).
-    async fn own(&self, name: &ObjectName, bytes: &Bytes, sum: &str, tries: u32) -> Attempt<()> {
+    async fn own(&self, name: &ObjectName, bytes: &PutPayload, sum: &str, tries: u32) -> Attempt<()> {
         let found = match self.same(name, bytes, sum, tries).await {
             Attempt::Done(found) => found,
             other => return other.map(drop),
@@ -166,7 +173,7 @@ impl Objects {
             None => Attempt::Again("nothing is under the name".to_owned()),
             Some(Err(size)) => Attempt::Failed(Error::NameReused {
                 name: name.to_string(),
-                ours: bytes.len() as u64,
+                ours: bytes.content_length() as u64,
                 found: size,
             }),
             // The attempt that wrote it was not answered, so nothing says that it is on disk.
@@ -182,7 +189,7 @@ impl Objects {
     async fn same(
         &self,
         name: &ObjectName,
-        bytes: &Bytes,
+        bytes: &PutPayload,
         sum: &str,
         tries: u32,
     ) -> Attempt<Option<Result<(), u64>>> {
@@ -196,7 +203,7 @@ impl Objects {
                 Err(timeout) => return Attempt::Again(timeout),
             };
             let size = found.meta.size;
-            if size != bytes.len() as u64 {
+            if size != bytes.content_length() as u64 {
                 return Attempt::Done(Some(Err(size)));
             }
             if let Some(there) = found.attributes.get(&Attribute::Metadata(SUM.into())) {
@@ -204,11 +211,13 @@ impl Objects {
             }
         }
         let mut there = self.try_get(name, None, tries).await;
-        if matches!(&there, Attempt::Done(Some(there)) if there != bytes) {
+        if matches!(&there, Attempt::Done(Some(there)) if !is_same(there, bytes)) {
             // Perhaps only this answer is damaged, and not the object.
             there = self.try_get(name, None, tries).await;
         }
-        there.map(|there| there.map(|there| if there == *bytes { Ok(()) } else { Err(there.len() as u64) }))
+        there.map(|there| {
+            there.map(|there| if is_same(&there, bytes) { Ok(()) } else { Err(there.len() as u64) })
+        })
     }
 
     /// The whole object, or `None` if there is none.
@@ -381,6 +390,14 @@ async fn either<T>(
         Either::Right((Err(_), first)) => first.await,
         Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
     }
+}
+
+fn is_same(there: &[u8], bytes: &PutPayload) -> bool {
+    let mut rest = Some(there);
+    for part in bytes.iter() {
+        rest = rest.and_then(|rest| rest.strip_prefix(&part[..]));
+    }
+    rest.is_some_and(<[u8]>::is_empty)
 }
 
 fn short(name: &ObjectName, size: u64, range: &Range<u64>) -> Error {

@@ -241,7 +241,7 @@ async fn big_slice(log: &Log, slice: u64, readable: bool) {
         let segment = writer.finish().unwrap();
         assert_eq!(segment.ranges.iter().map(|range| range.groups).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
         footer = segment.footer;
-        log.store().objects.put_new(&l1(BIG, slice, footer).name("big"), segment.bytes).await.unwrap();
+        log.store().objects.put_new(&l1(BIG, slice, footer).name("big"), segment.file()).await.unwrap();
     }
     for partition in 0..2 {
         write_row(log, l1(BIG, slice, footer), range(partition, base, end, (partition, 1))).await;

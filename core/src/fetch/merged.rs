@@ -111,7 +111,7 @@ impl Loader {
         Ok(runs)
     }
 
-    /// The row groups that hold a row's records from offset `from` on: one at least, and about `bytes`.
+    /// The row groups that hold a row's records from offset `from` on: one at least, and as many as take `bytes` in memory.
     async fn merged_groups(
         &self,
         chain: &Chain,
@@ -123,10 +123,13 @@ impl Loader {
         let name = row.object.name(topic);
         let footer = self.merged_footer(chain, row, &name).await?;
         let groups = footer.groups_of(row.range.partition, from..row.range.end);
-        let (end, mut length) = (groups.end, 0);
-        let mut wanted = groups.start..groups.start;
-        while wanted.end < end && (wanted.is_empty() || length < bytes) {
-            length += footer.span(wanted.end)?.length as usize;
+        let (end, mut left) = (groups.end, bytes as u64);
+        let mut wanted = groups.start..(groups.start + 1).min(end);
+        while wanted.end < end {
+            left = left.saturating_sub(footer.raw_bytes(wanted.end - 1));
+            if footer.raw_bytes(wanted.end) > left {
+                break;
+            }
             wanted.end += 1;
         }
         let loaded = self.merged_loaded(chain, topic, row, &name, &footer, wanted).await?;

@@ -226,7 +226,7 @@ async fn each_record_is_listed_once_whatever_happened_before() {
             // What is not merged, as files.
             let mut written = Vec::new();
             let mut sink = |segment: MergedSegment| {
-                written.extend(ranges_in(&segment.bytes).iter().map(range_of));
+                written.extend(ranges_in(&segment.file()).iter().map(range_of));
                 Ok(())
             };
             world.log.write_rest(&some, |_| {}, &mut sink).await.unwrap();
@@ -399,12 +399,12 @@ async fn the_rest_is_written_as_it_was_appended() {
     assert_eq!(records, list.bounds.iter().map(|bounds| bounds.end - bounds.base).sum::<u64>());
     let mut found = vec![Vec::new(); 2];
     for segment in &segments {
-        let footer = segment.footer.cut(&segment.bytes).unwrap();
+        let footer = segment.cut(segment.footer).unwrap();
         let footer = MergedFooter::parse(&footer, segment.footer).unwrap();
         for range in &segment.ranges {
             let mut next = range.base;
             for group in footer.groups_of(range.partition, range.base..range.end) {
-                let bytes = footer.span(group).unwrap().cut(&segment.bytes).unwrap();
+                let bytes = segment.cut(footer.span(group).unwrap()).unwrap();
                 let group = footer.decode(group, "t", &bytes).unwrap();
                 for part in group.parts_from(range.partition, next, range.end).unwrap() {
                     next = part.end();

@@ -169,7 +169,7 @@ async fn eras_that_cannot_be_are_refused() {
 
     // Objects of another restore, whose table is elsewhere.
     let checkpoint = ObjectName::Checkpoint { era: 8, ledger: 0, at: 1, ulid: crate::objects::Ulid(1) };
-    store.objects.put_new(&checkpoint, "x".into()).await.unwrap();
+    store.objects.put_new(&checkpoint, "x").await.unwrap();
     let refused = run(&store, 8, Options::default()).await.unwrap_err();
     assert!(refused.to_string().contains("8 is taken: ckpt/0008/"), "{refused}");
 

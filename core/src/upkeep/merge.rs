@@ -2,12 +2,19 @@
 //! (R4).
 //!
 //! ```text
-//!   finish what others began ─▶ read oldest slices, verified ─▶ PUT, proved ─▶ commit Fold ─▶ index rows ─▶ commit Indexed
+//!   finish what others began ─▶ read oldest slices ─▶ PUT, proved ─▶ commit Fold ─▶ index rows ─▶ commit Indexed ─▶ …
+//!                               └── one batch ──────┘   └── fold by fold, until the batch is written ──────────┘
 //! ```
 //! The fold decides: before it nothing was changed, after it anybody can do the rest from the view. So two at once, or one
 //! that is killed anywhere, only cost an object that nothing names.
+//!
+//! What was read has passed its CRCs. Whether it is what was committed is found once, at the end: what was written is read
+//! back, and its record sums are those of the commits. Only if they are not, the slices are looked at one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use object_store::PutPayload;
 
 use super::due::unmerged;
 use super::{Upkeep, is_superseded};
@@ -64,16 +71,32 @@ pub(super) struct Named {
     pub bloom: bool,
 }
 
-/// The slices of one topic and hour that were read, by partition.
+/// Slices of one topic and hour that were read, by partition.
 type Hour = BTreeMap<u32, Vec<(Slice, Rows)>>;
 
-/// What was read for one fold.
+/// What was read for some folds.
 #[derive(Debug, Default)]
 struct Gathered {
     hours: BTreeMap<(TopicId, u32), Hour>,
     raw_bytes: usize,
-    ranges: usize,
+}
+
+/// What one run knows of its batches.
+#[derive(Debug, Default)]
+struct Passes {
+    /// Partitions whose oldest slice is damaged.
     blocked: BTreeSet<(TopicId, u32)>,
+    /// Times in a row that somebody else was faster.
+    lost: u32,
+    /// Some rows were not those of their commit: each slice is looked at before it is used.
+    checks: bool,
+}
+
+/// What becomes one merged segment.
+struct Piece {
+    topic: TopicId,
+    hour: u32,
+    parts: Hour,
 }
 
 /// A merged segment on its way, and what the fold will say of it.
@@ -95,26 +118,28 @@ impl Upkeep {
     }
 
     pub(super) async fn merge_in_view(&self, all: bool, mut tell: impl FnMut(u64, u64)) -> Result<Merged> {
-        let mut merged = Merged::default();
-        let mut lost = 0;
-        let mut blocked = BTreeSet::new();
+        let (mut merged, mut passes) = (Merged::default(), Passes::default());
         loop {
             merged.rows += self.index().await?;
             if self.is_late() {
                 return Ok(merged);
             }
-            match self.fold(all, lost > 0, &mut blocked, &mut merged, &mut tell).await {
-                Ok(true) => lost = 0,
+            match self.batch(all, &mut passes, &mut merged, &mut tell).await {
+                Ok(true) => passes.lost = 0,
                 Ok(false) => return Ok(merged),
                 // Somebody else merged them, or what they lie in was swept since: look again. Who is late every time is not
                 // needed.
-                Err(error) if is_superseded(&error) => lost += 1,
+                Err(error) if is_superseded(&error) => passes.lost += 1,
+                Err(error @ Error::Damaged { .. }) if !passes.checks => {
+                    tracing::warn!(%error, "looking at each slice by itself");
+                    passes.checks = true;
+                }
                 Err(error) => return Err(error),
             }
-            if lost > limits::MERGE_ATTEMPTS_MAX {
+            if passes.lost > limits::MERGE_ATTEMPTS_MAX {
                 return Ok(merged);
             }
-            if lost > 0 {
+            if passes.lost > 0 {
                 self.refresh().await?;
             }
         }
@@ -136,8 +161,10 @@ impl Upkeep {
             if plant::on(Bug::IndexedBeforeRows) {
                 self.ledger.act(Action::Indexed(number)).await?;
             }
-            for row in &rows {
-                written += chain.write_rows(row, rewrite).await?;
+            let writes: Vec<_> = rows.iter().map(|row| chain.write_rows(row, rewrite).boxed()).collect();
+            let mut writes = stream::iter(writes).buffered(limits::MERGE_ROWS_AT_ONCE);
+            while let Some(count) = writes.try_next().await? {
+                written += count;
             }
             match self.ledger.act(Action::Indexed(number)).await {
                 Ok(_) => {}
@@ -147,40 +174,62 @@ impl Upkeep {
         }
     }
 
-    /// One fold; `false`: nothing is due. What is missing is damage if it is missing `again`.
-    async fn fold(
+    /// Reads the oldest slices that are due, as many as fit into memory, and folds them; `false`: there are none.
+    async fn batch(
         &self,
         all: bool,
-        again: bool,
-        blocked: &mut BTreeSet<(TopicId, u32)>,
+        passes: &mut Passes,
         merged: &mut Merged,
         tell: &mut impl FnMut(u64, u64),
     ) -> Result<bool> {
-        let chain = &self.ledger.chain;
         let now_ms = self.now_ms();
-        let (drawn, names, inputs) = chain.view(|view| {
+        let (names, inputs) = self.ledger.chain.view(|view| {
             let unmerged = unmerged(view, now_ms).into_iter().filter(|topic| all || topic.due.is_some());
             let due = unmerged.map(|topic| topic.id).collect();
-            (view.slot, named(view, &due), inputs(view, &due, blocked))
+            (named(view, &due), inputs(view, &due, &passes.blocked))
         })?;
-        tell(merged.records, merged.records + inputs.iter().map(|input| input.slice.rows).sum::<u64>());
-        let mut gathered = Gathered { blocked: std::mem::take(blocked), ..Gathered::default() };
-        let read = self.gather(&names, &inputs, again, &mut gathered, merged).await;
-        *blocked = std::mem::take(&mut gathered.blocked);
-        read?;
+        let of = merged.records + inputs.iter().map(|input| input.slice.rows).sum::<u64>();
+        tell(merged.records, of);
+        let gathered = self.gather(&names, &inputs, passes, merged).await?;
+        let mut pieces = gathered.into_pieces().into_iter().peekable();
+        let is_empty = pieces.peek().is_none();
+        while pieces.peek().is_some() {
+            let mut ranges = 0;
+            let mut fits = |piece: &Piece| {
+                ranges += piece.parts.len();
+                ranges <= limits::RANGES_PER_FOLD
+            };
+            let fold = std::iter::from_fn(|| pieces.next_if(&mut fits)).collect();
+            self.fold(&names, fold, merged).await?;
+            tell(merged.records, of);
+            merged.rows += self.index().await?;
+            if self.is_late() {
+                break;
+            }
+        }
+        Ok(!is_empty)
+    }
+
+    /// One fold.
+    async fn fold(
+        &self,
+        names: &BTreeMap<TopicId, Named>,
+        pieces: Vec<Piece>,
+        merged: &mut Merged,
+    ) -> Result<()> {
+        let chain = &self.ledger.chain;
+        let drawn = chain.view(|view| view.slot)?;
         let (mut fold, mut bytes) = (Fold { objects: Vec::new(), ranges: Vec::new() }, 0);
-        let mut slices = 0;
-        for ((topic, hour), parts) in gathered.hours {
-            let Some(named) = names.get(&topic) else { continue };
-            slices += parts.values().map(|slices| slices.len() as u64).sum::<u64>();
-            let written = self.write(topic, named, hour, drawn, parts).await?;
+        let slices = |piece: &Piece| piece.parts.values().map(|slices| slices.len() as u64).sum::<u64>();
+        let slices = pieces.iter().map(slices).sum::<u64>();
+        let pieces = pieces.into_iter().filter_map(|piece| Some((names.get(&piece.topic)?, piece)));
+        let writes: Vec<_> = pieces.map(|(named, piece)| self.write(named, drawn, piece).boxed()).collect();
+        let mut writes = stream::iter(writes).buffered(limits::MERGE_PUTS_AT_ONCE);
+        while let Some(written) = writes.try_next().await? {
             let object = fold.objects.len() as u32;
             fold.ranges.extend(written.ranges.iter().map(|range| L1Range { object, ..*range }));
             fold.objects.push(written.object);
             bytes += written.bytes;
-        }
-        if fold.objects.is_empty() {
-            return Ok(false);
         }
         let (objects, records) =
             (fold.objects.len() as u64, fold.ranges.iter().map(|range| range.rows).sum::<u64>());
@@ -201,23 +250,23 @@ impl Upkeep {
         merged.bytes += bytes;
         chain.metrics.record(Metric::RecordsMerged, records);
         chain.metrics.record(Metric::BytesMerged, bytes);
-        Ok(true)
+        Ok(())
     }
 
-    /// Reads slices in the order of their commits until there is enough for one fold. Commits are taken whole, so that what
+    /// Reads slices in the order of their commits until there are enough for one batch. Commits are taken whole, so that what
     /// is taken of a partition begins with its oldest and has no gap.
     async fn gather(
         &self,
         names: &BTreeMap<TopicId, Named>,
         inputs: &[Input],
-        again: bool,
-        gathered: &mut Gathered,
+        passes: &mut Passes,
         merged: &mut Merged,
-    ) -> Result<()> {
+    ) -> Result<Gathered> {
         let loader = Loader::new(limits::MERGE_CACHE_BYTES);
+        let mut gathered = Gathered::default();
         let same = |one: &Input, other: &Input| one.slice.slot == other.slice.slot;
         for of_slot in inputs.chunk_by(same) {
-            if gathered.raw_bytes >= limits::MERGE_RAW_BYTES || gathered.ranges >= limits::RANGES_PER_FOLD {
+            if gathered.raw_bytes >= limits::MERGE_RAW_BYTES {
                 break;
             }
             let mut by_place: BTreeMap<(Option<ObjectRef>, u32), Vec<&Input>> = BTreeMap::new();
@@ -229,8 +278,8 @@ impl Upkeep {
                 by_place.entry(place).or_default().push(input);
             }
             for inputs in by_place.into_values() {
-                for (input, rows) in inputs.iter().zip(self.read(&loader, names, &inputs, again).await?) {
-                    gathered.add(input, rows, merged)?;
+                for (input, rows) in inputs.iter().zip(self.read(&loader, names, &inputs, passes).await?) {
+                    gathered.add(input, rows, &mut passes.blocked, merged)?;
                 }
             }
         }
@@ -240,18 +289,18 @@ impl Upkeep {
             *first = input.slice.base.min(*first);
         }
         gathered.keep_whole_prefixes(first_bases);
-        Ok(())
+        Ok(gathered)
     }
 
-    /// The rows of slices that lie in one object or inline body, each found to be what its commit says.
+    /// The rows of slices that lie in one object or inline body.
     async fn read(
         &self,
         loader: &Loader,
         names: &BTreeMap<TopicId, Named>,
         inputs: &[&Input],
-        again: bool,
+        passes: &Passes,
     ) -> Result<Vec<Result<Rows>>> {
-        let chain = &self.ledger.chain;
+        let (chain, again) = (&self.ledger.chain, passes.lost > 0);
         let name = |input: &Input| names.get(&input.topic).map_or("", |named| named.name.as_str());
         let slices: Vec<(&str, u32, &Slice)> =
             inputs.iter().map(|input| (name(input), input.partition, &input.slice)).collect();
@@ -269,32 +318,25 @@ impl Upkeep {
                 each
             }
         };
+        let checks = passes.checks;
         let owned: Vec<(TopicId, u32, RecordSum)> =
             inputs.iter().map(|input| (input.topic, input.partition, input.slice.sum)).collect();
-        let check = move || {
-            let pairs = owned.into_iter().zip(read);
-            let check = |((topic, partition, sum), rows): ((TopicId, u32, RecordSum), Result<Rows>)| {
+        let keep = move || {
+            let keep = |((topic, partition, sum), rows): ((TopicId, u32, RecordSum), Result<Rows>)| {
                 let rows = rows?;
-                match rows.sum(topic, partition, 0, rows.len()) == sum {
-                    true => Ok(rows),
-                    false => Err(Error::damaged("slice", "the records are not those of the commit")),
+                match checks && rows.sum(topic, partition, 0, rows.len()) != sum {
+                    true => Err(Error::damaged("slice", "the records are not those of the commit")),
+                    false => rows.compacted(),
                 }
             };
-            pairs.map(check).collect()
+            owned.into_iter().zip(read).map(keep).collect()
         };
-        Ok(offload(check).await)
+        Ok(offload(keep).await)
     }
 
     /// Writes one merged segment, proves that it holds what it was made of, and puts it.
-    async fn write(
-        &self,
-        topic: TopicId,
-        named: &Named,
-        hour: u32,
-        drawn: u64,
-        parts: Hour,
-    ) -> Result<Written> {
-        let own = named.clone();
+    async fn write(&self, named: &Named, drawn: u64, piece: Piece) -> Result<Written> {
+        let (own, Piece { topic, hour, parts }) = (named.clone(), piece);
         let (segment, ranges) = offload(move || encode(topic, &own, parts)).await?;
         self.put(topic, named, hour, drawn, segment, ranges).await
     }
@@ -316,8 +358,9 @@ impl Upkeep {
         let ulid = Ulid::draw(&*chain.env).0;
         let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid };
         let object = L1Object { object, hour, topic, footer: segment.footer };
-        let bytes = segment.bytes.len() as u64;
-        chain.objects.put_new(&object.name(&named.name), segment.bytes).await?;
+        let bytes = segment.file_bytes();
+        let parts = PutPayload::from_iter(segment.parts);
+        chain.objects.put_new(&object.name(&named.name), parts).await?;
         Ok(Written { object, ranges, bytes })
     }
 }
@@ -333,23 +376,27 @@ fn damaged<T>(read: Result<T>, again: bool) -> Result<Result<T>> {
 }
 
 impl Gathered {
-    fn add(&mut self, input: &Input, rows: Result<Rows>, merged: &mut Merged) -> Result<()> {
+    fn add(
+        &mut self,
+        input: &Input,
+        rows: Result<Rows>,
+        blocked: &mut BTreeSet<(TopicId, u32)>,
+        merged: &mut Merged,
+    ) -> Result<()> {
         let place = (input.topic, input.partition);
         match rows {
             Err(error) => {
                 let slice = &input.slice;
                 tracing::warn!(%error, base = slice.base, end = slice.end(), "a slice cannot be merged");
                 merged.damage.push(error.to_string());
-                self.blocked.insert(place);
+                blocked.insert(place);
             }
-            Ok(_) if self.blocked.contains(&place) => {}
+            Ok(_) if blocked.contains(&place) => {}
             Ok(rows) => {
-                self.raw_bytes += rows.raw_bytes();
+                self.raw_bytes += limits::MERGE_SLICE_BYTES + rows.raw_bytes();
                 let hour = u32::try_from(input.slice.append_ms / limits::HOUR_MS).unwrap_or(0);
                 let parts = self.hours.entry((input.topic, hour)).or_default();
-                let slices = parts.entry(input.partition).or_default();
-                self.ranges += usize::from(slices.is_empty());
-                slices.push((input.slice.clone(), rows));
+                parts.entry(input.partition).or_default().push((input.slice.clone(), rows));
             }
         }
         Ok(())
@@ -373,6 +420,24 @@ impl Gathered {
             parts.retain(|_, slices| !slices.is_empty());
         }
         self.hours.retain(|_, parts| !parts.is_empty());
+    }
+
+    /// By topic and hour, in this order; an hour of more partitions than a fold has ranges is several.
+    fn into_pieces(self) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for ((topic, hour), parts) in self.hours {
+            let mut begins = true;
+            for (partition, slices) in parts {
+                match pieces.last_mut() {
+                    Some(piece) if !begins && piece.parts.len() < limits::RANGES_PER_FOLD => {
+                        piece.parts.insert(partition, slices);
+                    }
+                    _ => pieces.push(Piece { topic, hour, parts: BTreeMap::from([(partition, slices)]) }),
+                }
+                begins = false;
+            }
+        }
+        pieces
     }
 }
 
@@ -411,27 +476,38 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
     Ok((segment, ranges))
 }
 
-/// Reads the file back: every range holds the records that it was made of (L8).
+/// Reads the file back: it holds the ranges that it was made of, and nothing else (L8).
 pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
-    let footer = segment.footer.cut(&segment.bytes)?;
-    let footer = MergedFooter::parse(&footer, segment.footer)?;
-    for range in ranges {
-        let (mut sum, mut next) = (RecordSum::default(), range.base);
-        for group in footer.groups_of(range.partition, range.base..range.end) {
-            let bytes = footer.span(group)?.cut(&segment.bytes)?;
-            let group = footer.decode(group, name, &bytes)?;
-            for run in group.runs_from(range.partition, next, range.end)? {
-                let rows = run.rows.sum(topic, range.partition, 0, run.rows.len());
-                sum = sum + rows.shifted(next - range.base);
-                next += run.rows.len() as u64;
+    let footer = MergedFooter::parse(&segment.cut(segment.footer)?, segment.footer)?;
+    let other = |partition: u32| {
+        let what = format!("merged segment of {name}/{partition}");
+        Error::damaged(what, "what was written is not what was committed")
+    };
+    let mut left = ranges.iter();
+    // The range that is being read, its sum so far, and its next offset.
+    let mut begin = || left.next().map(|range| (range, RecordSum::default(), range.base));
+    let mut now = begin();
+    for group in 0..footer.groups() {
+        footer.look(group, name, &segment.cut(footer.span(group)?)?, |rows| {
+            let mut from = 0;
+            while from < rows.len() {
+                let (range, sum, next) = now.as_mut().ok_or_else(|| other(rows.partition(from)))?;
+                let count = (range.end - *next).min((rows.len() - from) as u64) as usize;
+                let own = rows.exactly(from..from + count, range.partition, *next);
+                let own = own.ok_or_else(|| other(range.partition))?;
+                *sum = *sum + own.sum(topic, range.partition, 0, count).shifted(*next - range.base);
+                (from, *next) = (from + count, *next + count as u64);
+                if *next == range.end {
+                    if *sum != range.sum {
+                        return Err(other(range.partition));
+                    }
+                    now = begin();
+                }
             }
-        }
-        if (sum, next) != (range.sum, range.end) {
-            let what = format!("merged segment of {name}/{}", range.partition);
-            return Err(Error::damaged(what, "what was written is not what was read"));
-        }
+            Ok(())
+        })?;
     }
-    Ok(())
+    now.map_or(Ok(()), |(range, ..)| Err(other(range.partition)))
 }
 
 pub(super) fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
@@ -493,6 +569,7 @@ mod tests {
     /// Bases that are kept of slices read in this order, those of `bad` damaged.
     fn kept(bases: &[u64], bad: &[u64]) -> Vec<u64> {
         let (mut gathered, mut merged) = (Gathered::default(), Merged::default());
+        let mut blocked = BTreeSet::new();
         for base in bases {
             let read = match bad.contains(base) {
                 true => Err(Error::damaged("slice", "is damaged")),
@@ -500,7 +577,7 @@ mod tests {
             };
             // Each in an hour of its own.
             let input = input(*base, *base as i64 * limits::HOUR_MS);
-            gathered.add(&input, read, &mut merged).unwrap();
+            gathered.add(&input, read, &mut blocked, &mut merged).unwrap();
         }
         gathered.keep_whole_prefixes(BTreeMap::from([((TOPIC, 0), 10)]));
         let hours = gathered.hours.into_values().flat_map(BTreeMap::into_values).flatten();

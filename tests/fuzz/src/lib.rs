@@ -146,7 +146,7 @@ fn written_again(topic: TopicId, partition: u32, runs: Vec<MergedRun>) {
     }
     let Ok(segment) = writer.finish() else { return };
     let footer =
-        segment.footer.cut(&segment.bytes).and_then(|bytes| MergedFooter::parse(&bytes, segment.footer));
+        segment.cut(segment.footer).and_then(|bytes| MergedFooter::parse(&bytes, segment.footer));
     let footer = footer.expect("our own footer");
     let records = |runs: &[MergedRun]| -> Vec<ConsumerRecord> {
         let records = |run: &MergedRun| {
@@ -158,7 +158,7 @@ fn written_again(topic: TopicId, partition: u32, runs: Vec<MergedRun>) {
     let [range] = segment.ranges[..] else { panic!("one partition, {} ranges", segment.ranges.len()) };
     let (mut next, mut found) = (range.base, Vec::new());
     for group in footer.groups_of(partition, range.base..range.end) {
-        let bytes = footer.span(group).and_then(|span| span.cut(&segment.bytes)).expect("our own group");
+        let bytes = footer.span(group).and_then(|span| segment.cut(span)).expect("our own group");
         let group = footer.decode(group, "orders", &bytes).expect("our own group");
         found.extend(group.runs_from(partition, next, range.end).expect("our own offsets"));
         next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);

@@ -115,7 +115,7 @@ fn floor(runtime: &Runtime, stores: &Stores, bytes: usize, rounds: usize) -> Fal
         let time = clock(|| {
             done = runtime.block_on(async {
                 if bytes > 0 {
-                    stores.objects.put_new(&name, vec![7; bytes].into()).await?;
+                    stores.objects.put_new(&name, Bytes::from(vec![7; bytes])).await?;
                 }
                 let put = stores.table.put_if_absent("floor", &item).await;
                 put.map(drop).map_err(|error| error.into_error("putting", "log"))

@@ -26,7 +26,6 @@ fn main() -> Fallible<()> {
         "catchup" => catchup::run(&options),
         "cold" => cold::run(&options),
         "merge" => merge::run(&options),
-        "merge-peak" => merge::peak(&options),
         "s3" => s3::run(&options),
         "functions" => functions::run(&options),
         _ => Err(format!("segment, append, catchup, cold, merge, s3 or functions, not {bench:?}").into()),

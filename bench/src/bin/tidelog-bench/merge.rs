@@ -1,6 +1,6 @@
 //! Merge: unmerged segments become merged ones, against decoding and encoding the same rows with bare Parquet.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- merge [--lines FILE] [--rounds N] [--records N] [--store FOLDER]`
+//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- merge [--lines FILE] [--rounds N] [--records N] [--codec NAME] [--store FOLDER]`
 //!
 //! Both sides begin with the same segments in memory and end with files of the same rows, columns, properties and row groups there:
 //!
@@ -49,16 +49,20 @@ pub fn run(options: &Options) -> Fallible<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     println!("{} lines, {} rounds", options.records, options.rounds);
     println!("codec   what       ours MB/s   bare MB/s   ratio   ratio in size");
-    for compression in [Compression::Zstd, Compression::None] {
+    for compression in codecs(options) {
         merge(&runtime, compression, &lines, options)?;
     }
     memory(&runtime, &lines, options)?;
     written(&runtime, &lines, options)?;
     println!("codec   what       ours MB/s   bare MB/s   ratio");
-    for compression in [Compression::Zstd, Compression::None] {
+    for compression in codecs(options) {
         catch_up(&runtime, compression, &lines, options)?;
     }
     Ok(())
+}
+
+fn codecs(options: &Options) -> Vec<Compression> {
+    options.codec.map_or_else(|| vec![Compression::Zstd, Compression::None], |codec| vec![codec])
 }
 
 async fn in_memory(compression: Compression) -> Fallible<Log> {
@@ -214,30 +218,14 @@ fn memory(runtime: &Runtime, lines: &[Vec<u8>], options: &Options) -> Fallible<(
         let log = in_folder(&store, Compression::Zstd).await?;
         fill(&log, lines, options.records * 8).await
     })?;
-    let child = std::process::Command::new(std::env::current_exe()?)
-        .args(["merge-peak", "--store"])
-        .arg(&store)
-        .output()?;
-    let peak_mib: f64 = String::from_utf8(child.stdout)?.trim().parse()?;
-    let what = format!("peak of resident memory, merge of {} lines, MiB", options.records * 8);
-    targets::check(&what, peak_mib, Target::AtMost(128.0));
-    Ok(())
-}
-
-/// Merges and rewrites the log of `--store`, then prints this process's peak, MiB.
-pub fn peak(options: &Options) -> Fallible<()> {
-    let store = options.store.as_ref().ok_or("--store is missing")?;
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let log = Log::open(&store.display().to_string()).await?;
-        merge_all(&log).await?;
-        log.upkeep(UpkeepSettings::default()).rewrite(true, |_| {}).await?;
-        Fallible::Ok(())
-    })?;
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    let kib: f64 = peak.trim().trim_end_matches("kB").trim().parse()?;
-    println!("{:.1}", kib / 1024.0);
+    let binary = std::env::current_exe()?.with_file_name("merge-peak");
+    let child = std::process::Command::new(binary).arg(&store).output()?;
+    let peaks: Vec<f64> =
+        String::from_utf8(child.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    for (what, peak_mib) in ["merge", "merge and rewrite"].iter().zip(peaks) {
+        let what = format!("peak of resident memory, {what} of {} lines, MiB", options.records * 8);
+        targets::check(&what, peak_mib, Target::AtMost(128.0));
+    }
     Ok(())
 }
 

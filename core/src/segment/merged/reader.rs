@@ -97,6 +97,14 @@ impl MergedFooter {
         first..found.last().unwrap_or(first) + 1
     }
 
+    /// What a row group's rows take in memory, about: as the limits of a fetch count.
+    pub fn raw_bytes(&self, group: u32) -> u64 {
+        let metadata = self.metadata.metadata().row_groups().get(group as usize);
+        let bytes = metadata.map_or(0, |group| u64::try_from(group.total_byte_size()).unwrap_or(0));
+        let rows = self.groups.get(group as usize).map_or(0, |(_, rows)| *rows);
+        bytes.saturating_add((rows * limits::ROW_BYTES) as u64)
+    }
+
     /// Bytes of a partition's row groups; of one that it shares, a share by rows.
     pub fn bytes_of(&self, partition: u32) -> u64 {
         let bytes = |(group, (base, end)): (u32, (Offset, Offset))| {
@@ -153,27 +161,60 @@ impl MergedFooter {
     /// # Errors
     /// `Damaged`.
     pub fn decode_verified(&self, group: u32, topic: &str, bytes: &Bytes) -> Result<MergedGroup> {
-        let (span, rows) = self.group(group)?;
-        let damaged = |detail: String| Error::damaged(GROUP, detail);
-        guarded(GROUP, || {
-            let batch = self.read(group, span, rows, bytes).map_err(|error| damaged(error.to_string()))?;
-            if batch.num_rows() != rows {
-                return Err(damaged(format!("{} rows, the footer says {rows}", batch.num_rows())));
-            }
-            let group = MergedGroup::from_batch(&batch, topic);
-            group.ok_or_else(|| damaged(format!("columns of other types than ours, or rows not of {topic}")))
-        })
+        let rows = self.group(group)?.1;
+        let mut whole = None;
+        // One batch: nothing has to be put together afterwards.
+        self.batches(group, topic, bytes, rows, |batch| Ok(whole = Some(batch)))?;
+        whole.ok_or_else(|| Error::damaged(GROUP, "no rows"))
     }
 
-    fn read(&self, group: u32, span: Span, rows: usize, bytes: &Bytes) -> Result<RecordBatch, ParquetError> {
-        let window = Window { position: u64::from(span.position), bytes: bytes.clone() };
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(window, self.metadata.clone())
-            .with_row_groups(vec![group as usize])
-            // One batch: nothing has to be put together afterwards.
-            .with_batch_size(rows)
-            .build()?
-            .next();
-        reader.ok_or_else(|| ParquetError::General("no rows".into()))?.map_err(ParquetError::from)
+    /// [`Self::decode`], a few rows at a time, which `look` gets in order: for whoever keeps none.
+    ///
+    /// # Errors
+    /// `Damaged`. Those of `look`.
+    pub fn look(
+        &self,
+        group: u32,
+        topic: &str,
+        bytes: &Bytes,
+        look: impl FnMut(MergedGroup) -> Result<()>,
+    ) -> Result<()> {
+        self.span(group)?.verify(GROUP, bytes)?;
+        self.batches(group, topic, bytes, limits::MERGED_BATCH_ROWS, look)
+    }
+
+    fn batches(
+        &self,
+        group: u32,
+        topic: &str,
+        bytes: &Bytes,
+        batch_rows: usize,
+        mut look: impl FnMut(MergedGroup) -> Result<()>,
+    ) -> Result<()> {
+        let (span, rows) = self.group(group)?;
+        let damaged = |detail: String| Error::damaged(GROUP, detail);
+        let broken = |error: ParquetError| damaged(error.to_string());
+        guarded(GROUP, || {
+            let window = Window { position: u64::from(span.position), bytes: bytes.clone() };
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(window, self.metadata.clone())
+                .with_row_groups(vec![group as usize])
+                .with_batch_size(batch_rows)
+                .build()
+                .map_err(broken)?;
+            let mut read = 0;
+            for batch in reader {
+                let batch = batch.map_err(|error| broken(error.into()))?;
+                read += batch.num_rows();
+                let batch = MergedGroup::from_batch(&batch, topic);
+                look(batch.ok_or_else(|| {
+                    damaged(format!("columns of other types than ours, or rows not of {topic}"))
+                })?)?;
+            }
+            match read == rows {
+                true => Ok(()),
+                false => Err(damaged(format!("{read} rows, the footer says {rows}"))),
+            }
+        })
     }
 }
 
@@ -337,10 +378,12 @@ impl MergedGroup {
         };
         let topics: DictionaryArray<Int32Type> = column(batch, "topic")?;
         let names = topics.values().as_any().downcast_ref::<StringArray>()?;
-        let all =
-            topics.keys().values().iter().all(|key| {
-                usize::try_from(*key).is_ok_and(|key| key < names.len() && names.value(key) == topic)
-            });
+        let keys = topics.keys().values();
+        let is_ours =
+            |key: i32| usize::try_from(key).is_ok_and(|key| key < names.len() && names.value(key) == topic);
+        // One name has one key, as a rule.
+        let first = keys.first().copied().filter(|key| is_ours(*key))?;
+        let all = keys.iter().all(|key| *key == first) || keys.iter().all(|key| is_ours(*key));
         let headers: ListArray = column(batch, "headers")?;
         Some(Self {
             partitions: int32("partition")?,
@@ -355,6 +398,25 @@ impl MergedGroup {
             ),
         })
         .filter(|_| all)
+    }
+
+    /// How many rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Partition of row `i`, as the file says.
+    pub(crate) fn partition(&self, i: usize) -> u32 {
+        self.partitions[i] as u32
+    }
+
+    /// These rows, if they are of `partition` and their offsets go on from `base` without a gap.
+    pub(crate) fn exactly(&self, places: Range<usize>, partition: u32, base: Offset) -> Option<Rows> {
+        let partition = i32::try_from(partition).ok()?;
+        let mut offsets = self.offsets[places.clone()].iter().zip(base..);
+        let are = self.partitions[places.clone()].iter().all(|one| *one == partition)
+            && offsets.all(|(offset, next)| u64::try_from(*offset) == Ok(next));
+        are.then(|| self.rows.slice(places.start, places.len()))
     }
 
     /// Bytes in memory, about.

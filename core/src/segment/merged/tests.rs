@@ -53,7 +53,7 @@ fn written(compression: Compression) -> MergedSegment {
 }
 
 fn footer(segment: &MergedSegment) -> MergedFooter {
-    MergedFooter::parse(&segment.footer.cut(&segment.bytes).unwrap(), segment.footer).unwrap()
+    MergedFooter::parse(&segment.cut(segment.footer).unwrap(), segment.footer).unwrap()
 }
 
 /// All runs of a partition from an offset on.
@@ -61,7 +61,7 @@ fn read(segment: &MergedSegment, partition: u32, from: u64, end: u64) -> Vec<Mer
     let footer = footer(segment);
     let (mut runs, mut next) = (Vec::new(), from);
     for group in footer.groups_of(partition, from..end) {
-        let bytes = footer.span(group).unwrap().cut(&segment.bytes).unwrap();
+        let bytes = segment.cut(footer.span(group).unwrap()).unwrap();
         let found = footer.decode(group, "t", &bytes).unwrap().runs_from(partition, next, end).unwrap();
         next = found.last().map_or(next, |run| run.base + run.rows.len() as u64);
         runs.extend(found);
@@ -74,7 +74,7 @@ fn read(segment: &MergedSegment, partition: u32, from: u64, end: u64) -> Vec<Mer
 fn what_goes_in_comes_out_at_every_offset() {
     for compression in Compression::ALL {
         let segment = written(compression);
-        assert_eq!(segment.bytes, written(compression).bytes, "the same input gives the same bytes");
+        assert_eq!(segment.file(), written(compression).file(), "the same input gives the same bytes");
         assert_eq!(footer(&segment).ranges(), segment.ranges);
         for (parts, range) in parts().iter().zip(&segment.ranges) {
             let (first, last) = (&parts[0], &parts[parts.len() - 1]);
@@ -133,7 +133,7 @@ fn partitions_out_of_order_and_gaps_are_refused() {
 #[test]
 fn every_flipped_bit_of_a_footer_is_damage() {
     let segment = written(Compression::Zstd);
-    let good = segment.footer.cut(&segment.bytes).unwrap();
+    let good = segment.cut(segment.footer).unwrap();
     for at in (0..good.len()).step_by(7) {
         let mut bytes = good.to_vec();
         bytes[at] ^= 1 << (at % 8);
@@ -150,11 +150,11 @@ fn every_flipped_bit_of_a_footer_is_damage() {
 fn damage_in_a_group_and_other_peoples_files_are_told() {
     let segment = written(Compression::Zstd);
     let footer = footer(&segment);
-    let mut bytes = footer.span(1).unwrap().cut(&segment.bytes).unwrap().to_vec();
+    let mut bytes = segment.cut(footer.span(1).unwrap()).unwrap().to_vec();
     bytes[100] ^= 1;
     let error = footer.decode(1, "t", &bytes.into()).unwrap_err();
     assert!(error.to_string().contains("CRC-32C"), "{error}");
-    let bytes = footer.span(0).unwrap().cut(&segment.bytes).unwrap();
+    let bytes = segment.cut(footer.span(0).unwrap()).unwrap();
     let error = footer.decode(0, "other", &bytes).unwrap_err();
     assert!(error.to_string().contains("rows not of other"), "{error}");
     let group = footer.decode(0, "t", &bytes).unwrap();

@@ -7,7 +7,7 @@ use arrow::array::{
     TimestampMicrosecondArray, new_empty_array,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int32Type};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::ledger::action::TimestampType;
 use crate::limits;
 use crate::record::{Offset, TopicId};
-use crate::segment::schema::header_struct;
-use crate::segment::{Compression, Span};
+use crate::segment::schema::{MAGIC, header_struct};
+use crate::segment::{Compression, Span, crc32c};
 
 /// Consecutive records of one partition that were appended together.
 #[derive(Debug, Clone)]
@@ -60,18 +60,49 @@ pub struct MergedRange {
 /// A finished merged segment.
 #[derive(Debug, Clone)]
 pub struct MergedSegment {
-    /// The whole file.
-    pub bytes: Bytes,
+    /// The whole file, in pieces: the magic and the first row group, each further one, and all that follows.
+    pub parts: Vec<Bytes>,
     /// Where its footer is.
     pub footer: Span,
     /// One a partition, in order.
     pub ranges: Vec<MergedRange>,
 }
 
+impl MergedSegment {
+    /// Its size in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.footer.end()
+    }
+
+    /// The whole file in one piece: a copy, unless it is in one.
+    pub fn file(&self) -> Bytes {
+        self.parts.concat().into()
+    }
+
+    /// The bytes of its footer or of one of its row groups, without a copy. Not verified yet.
+    ///
+    /// # Errors
+    /// `Damaged`: the span is none of these.
+    pub fn cut(&self, span: Span) -> Result<Bytes> {
+        let mut position = 0;
+        for part in &self.parts {
+            let from = u64::from(span.position).wrapping_sub(position);
+            position += part.len() as u64;
+            if span.end() <= position && from < part.len() as u64 {
+                return Ok(part.slice(from as usize..from as usize + span.length as usize));
+            }
+        }
+        let detail = format!("no row group lies in the bytes {}..{}", span.position, span.end());
+        Err(Error::damaged("merged segment", detail))
+    }
+}
+
 /// Writes one merged segment.
 pub struct MergedWriter {
     topic: String,
     writer: ArrowWriter<Vec<u8>>,
+    /// The row groups that are closed: the writer holds only what comes behind them.
+    parts: Vec<Bytes>,
     metadata: Metadata,
     /// Raw bytes and rows of the open row group.
     open: (usize, u64),
@@ -103,7 +134,8 @@ impl MergedWriter {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options);
         let metadata = Metadata { version: 1, topic: id.to_string(), groups: Vec::new(), ranges: Vec::new() };
         let writer = writer.map_err(cannot_write)?;
-        Ok(Self { topic: topic.to_owned(), writer, metadata, open: (0, 0), begun: None, ranges: Vec::new() })
+        let topic = topic.to_owned();
+        Ok(Self { topic, writer, parts: Vec::new(), metadata, open: (0, 0), begun: None, ranges: Vec::new() })
     }
 
     /// Adds records. Partitions come in rising order, the parts of each in order and without a gap.
@@ -175,6 +207,7 @@ impl MergedWriter {
     }
 
     fn rows(&mut self, part: &MergedPart) -> Result<()> {
+        let same = Same::of(&self.topic, part)?;
         let mut from = 0;
         while from < part.rows.len() {
             let room = limits::MERGED_GROUP_RAW_BYTES.saturating_sub(self.open.0);
@@ -186,7 +219,10 @@ impl MergedWriter {
                 continue;
             }
             let take = fit.max(1);
-            self.write(part, from, take)?;
+            for at in (from..from + take).step_by(limits::MERGED_BATCH_ROWS) {
+                let batch = batch(part, &same, at, limits::MERGED_BATCH_ROWS.min(from + take - at))?;
+                self.writer.write(&batch).map_err(cannot_write)?;
+            }
             self.open = (self.open.0 + bytes, self.open.1 + take as u64);
             from += take;
             if self.open.1 as usize >= limits::MERGED_GROUP_ROWS || fit == 0 {
@@ -196,20 +232,19 @@ impl MergedWriter {
         Ok(())
     }
 
-    fn write(&mut self, part: &MergedPart, from: usize, len: usize) -> Result<()> {
-        let batch = batch(&self.topic, part, from, len)?;
-        self.writer.write(&batch).map_err(cannot_write)
-    }
-
     fn close_group(&mut self) -> Result<()> {
         if self.open.1 == 0 {
             return Ok(());
         }
+        // About what it will take.
+        let size = self.writer.in_progress_size();
+        self.writer.inner_mut().reserve(size + size / 16);
         self.writer.flush().map_err(cannot_write)?;
         self.writer.sync().map_err(cannot_write)?;
-        let before = self.metadata.groups.last().map_or(4, |(position, length, ..)| position + length);
-        let file = self.writer.inner();
-        let span = Span::of(file, before as usize, file.len())?;
+        let part = std::mem::take(self.writer.inner_mut());
+        let magic = if self.parts.is_empty() { MAGIC.len() } else { 0 };
+        let span = span_behind(&self.metadata, &part[magic..])?;
+        self.parts.push(part.into());
         self.metadata.groups.push((span.position, span.length, span.crc, self.open.1));
         self.open = (0, 0);
         Ok(())
@@ -222,18 +257,19 @@ impl MergedWriter {
     pub fn finish(mut self) -> Result<MergedSegment> {
         self.close_partition()?;
         self.close_group()?;
-        let Some((position, length, ..)) = self.metadata.groups.last() else {
+        if self.metadata.groups.is_empty() {
             return Err(Error::invalid("parts", "a merged segment has at least one record"));
-        };
-        let footer_at = (position + length) as usize;
+        }
         let range =
             |range: &MergedRange| (range.partition, range.base, range.end, range.groups.0, range.groups.1);
         self.metadata.ranges = self.ranges.iter().map(range).collect();
         let json = serde_json::to_string(&self.metadata).map_err(cannot_write)?;
         self.writer.append_key_value_metadata(KeyValue::new(METADATA_KEY.to_owned(), json));
-        let bytes = self.writer.into_inner().map_err(cannot_write)?;
-        let footer = Span::of(&bytes, footer_at, bytes.len())?;
-        Ok(MergedSegment { bytes: bytes.into(), footer, ranges: self.ranges })
+        // All but what was taken from it.
+        let rest = self.writer.into_inner().map_err(cannot_write)?;
+        let footer = span_behind(&self.metadata, &rest)?;
+        self.parts.push(rest.into());
+        Ok(MergedSegment { parts: self.parts, footer, ranges: self.ranges })
     }
 }
 
@@ -243,31 +279,62 @@ impl std::fmt::Debug for MergedWriter {
     }
 }
 
-fn batch(topic: &str, part: &MergedPart, from: usize, len: usize) -> Result<RecordBatch> {
+/// Of bytes that follow the row groups.
+fn span_behind(metadata: &Metadata, bytes: &[u8]) -> Result<Span> {
+    let behind = |(position, length, ..): &(u32, u32, u32, u64)| u64::from(*position) + u64::from(*length);
+    let position = metadata.groups.last().map_or(MAGIC.len() as u64, behind);
+    let end = position + bytes.len() as u64;
+    if end > limits::MERGED_BYTES_MAX as u64 {
+        let limit = limits::MERGED_BYTES_MAX as u64;
+        return Err(Error::TooLarge { field: "merged segment", size: end, limit });
+    }
+    // Fits: the limit is below 4 GiB.
+    Ok(Span { position: position as u32, length: bytes.len() as u32, crc: crc32c(bytes) })
+}
+
+/// Columns that have one value in a whole part: as many rows of them as a batch has at most.
+struct Same {
+    topics: DictionaryArray<Int32Type>,
+    partitions: Int32Array,
+    appended: TimestampMicrosecondArray,
+    time_types: Int32Array,
+}
+
+impl Same {
+    fn of(topic: &str, part: &MergedPart) -> Result<Self> {
+        let rows = part.rows.len().min(limits::MERGED_BATCH_ROWS);
+        let partition = i32::try_from(part.partition)
+            .map_err(|_| Error::invalid("partition", format!("{} is above {}", part.partition, i32::MAX)))?;
+        let time_type = match part.time_type {
+            TimestampType::CreateTime => 0,
+            TimestampType::LogAppendTime => 1,
+        };
+        let names: ArrayRef = Arc::new(StringArray::from(vec![topic]));
+        Ok(Self {
+            topics: DictionaryArray::new(Int32Array::from(vec![0; rows]), names),
+            partitions: Int32Array::from(vec![partition; rows]),
+            appended: TimestampMicrosecondArray::from(vec![part.append_ms.saturating_mul(1_000); rows])
+                .with_timezone("UTC"),
+            time_types: Int32Array::from(vec![time_type; rows]),
+        })
+    }
+}
+
+fn batch(part: &MergedPart, same: &Same, from: usize, len: usize) -> Result<RecordBatch> {
     let rows = part.rows.slice(from, len);
     let base = part.base + from as u64;
-    let number = |what: &'static str, value: u64| {
-        i64::try_from(value).map_err(|_| Error::invalid(what, format!("{value} is above {}", i64::MAX)))
+    let number = |value: u64| {
+        i64::try_from(value).map_err(|_| Error::invalid("offset", format!("{value} is above {}", i64::MAX)))
     };
-    let (first, end) = (number("offset", base)?, number("offset", base + len as u64)?);
-    let partition = i32::try_from(part.partition)
-        .map_err(|_| Error::invalid("partition", format!("{} is above {}", part.partition, i32::MAX)))?;
-    let topics: ArrayRef = Arc::new(StringArray::from(vec![topic]));
-    let topics = DictionaryArray::new(Int32Array::from(vec![0; len]), topics);
-    let utc = |times: TimestampMicrosecondArray| times.with_timezone("UTC");
-    let timestamps = TimestampMicrosecondArray::from(rows.timestamps_us().to_vec());
-    let appended = TimestampMicrosecondArray::from(vec![part.append_ms.saturating_mul(1_000); len]);
-    let time_type = match part.time_type {
-        TimestampType::CreateTime => 0,
-        TimestampType::LogAppendTime => 1,
-    };
+    let (first, end) = (number(base)?, number(base + len as u64)?);
+    let timestamps = TimestampMicrosecondArray::new(rows.timestamps(), None).with_timezone("UTC");
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(topics),
-        Arc::new(Int32Array::from(vec![partition; len])),
+        Arc::new(same.topics.slice(0, len)),
+        Arc::new(same.partitions.slice(0, len)),
         Arc::new(Int64Array::from_iter_values(first..end)),
-        Arc::new(utc(timestamps)),
-        Arc::new(utc(appended)),
-        Arc::new(Int32Array::from(vec![time_type; len])),
+        Arc::new(timestamps),
+        Arc::new(same.appended.slice(0, len)),
+        Arc::new(same.time_types.slice(0, len)),
         Arc::new(rows.key_array().clone()),
         Arc::new(rows.value_array().clone()),
         Arc::new(headers(&rows)),

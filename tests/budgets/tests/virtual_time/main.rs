@@ -6,6 +6,7 @@ mod acks;
 mod contention;
 mod idle;
 mod tail;
+mod upkeep;
 
 use tidelog_core::Record;
 

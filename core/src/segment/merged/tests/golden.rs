@@ -55,7 +55,7 @@ fn golden_merged_segments_are_read_and_written_for_ever() {
         let span = written.footer;
         let line = format!("{} {} {:08x}\n", span.position, span.length, span.crc);
         if std::env::var_os("TIDELOG_BLESS").is_some() {
-            fs::write(&file, &written.bytes).unwrap();
+            fs::write(&file, written.file()).unwrap();
             fs::write(&layout, &line).unwrap();
         }
         let bytes = bytes::Bytes::from(fs::read(file).unwrap());
@@ -92,6 +92,6 @@ fn golden_merged_segments_are_read_and_written_for_ever() {
                 .collect();
             assert_eq!((found, next), (wanted, range.end), "{name}/{}", range.partition);
         }
-        assert!(bytes == written.bytes && stored == line, "{name} changed: that is a change of format");
+        assert!(bytes == written.file() && stored == line, "{name} changed: that is a change of format");
     }
 }

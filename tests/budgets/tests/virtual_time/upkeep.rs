@@ -1,0 +1,141 @@
+//! How soon records are in merged segments, and what upkeep costs where there is little in each of many topics.
+
+use std::time::Duration;
+
+use tidelog_budgets::Times;
+use tidelog_budgets::world::{Process, S3, S3_TAIL, World};
+use tidelog_core::counting::{ObjectCounts, TableCounts};
+use tidelog_core::limits::KEEP_EVERY_MS;
+use tidelog_core::topic::MERGE_MAX_AGE_MS;
+use tidelog_core::upkeep::UpkeepSettings;
+use tidelog_core::{Record, prices};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::at_most;
+
+const HOUR_S: u64 = 3_600;
+
+/// A topic that takes 1 MiB/s, and the upkeep of the process that writes.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_in_a_merged_segment_within_90_s_of_its_ack() {
+    const SECONDS: u64 = 300;
+    let world = World::new(S3_TAIL);
+    let process = world.process(1, true).await;
+    process.log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let producer = process.log.producer().linger_ms(1_000).build().unwrap();
+    let mut acks = Vec::new();
+    let writing = async {
+        for n in 0..SECONDS * 64 {
+            sleep_until(world.start + Duration::from_secs(1) + Duration::from_micros(n * 15_625)).await;
+            let value: Vec<u8> = (0..16_384u64).map(|i| (i * (n + 3) >> 3) as u8).collect();
+            let delivery = producer.enqueue("t", Some(0), Record::value(value), None).await.unwrap();
+            acks.push(tokio::spawn(async move {
+                (delivery.wait().await.unwrap().offset.unwrap(), Instant::now())
+            }));
+        }
+        sleep(Duration::from_secs(120)).await;
+    };
+    // When it saw that all records below an offset are in merged segments.
+    let mut indexed = vec![(0, world.start)];
+    let watching = async {
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            let look =
+                |view: &tidelog_core::ledger::view::View| view.topic("t").unwrap().1.partitions[0].indexed_to;
+            let to = process.log.ledger().chain().view(look).unwrap();
+            if to > indexed[indexed.len() - 1].0 {
+                indexed.push((to, Instant::now()));
+            }
+        }
+    };
+    tokio::select! { () = writing => {}, () = watching => unreachable!("it goes on") }
+    let mut waited = Vec::new();
+    for ack in acks {
+        let (offset, acked) = ack.await.unwrap();
+        let (_, seen) = indexed.iter().find(|(to, _)| *to > offset).unwrap();
+        waited.push(seen.saturating_duration_since(acked));
+    }
+    let waited = Times::new(waited);
+    println!("1 MiB/s, from ack to a merged segment with its index row: {waited}");
+    at_most("  p99, s", waited.ms(0.99) / 1e3, 90.0);
+}
+
+/// Every topic gets a record of some 150 bytes a minute, by one writer that flushes once a second; another process runs
+/// upkeep every 20 s. Told is the second hour: by then merges overlap as they do for ever.
+async fn trickle(topics: usize, merge_hours: Option<u64>) {
+    const HOURS: u64 = 2;
+    let world = World::new(S3);
+    let (writer, keeper) = (world.process(1, true).await, world.process(2, true).await);
+    let age = merge_hours.map(|hours| (MERGE_MAX_AGE_MS.to_owned(), (hours * HOUR_S * 1_000).to_string()));
+    let config: Vec<_> = age.into_iter().collect();
+    let names: Vec<String> = (0..topics).map(|n| format!("topic-{n:05}")).collect();
+    for name in &names {
+        writer.log.admin().create_topic(name, 1, &config).await.unwrap();
+    }
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(HOUR_S * HOURS);
+    let upkeep = async {
+        let (upkeep, mut runs) = (keeper.log.upkeep(UpkeepSettings::default()), 0);
+        while Instant::now() < end {
+            runs += 1;
+            let run = upkeep.run(|_| {}).await.unwrap();
+            assert_eq!(run.merged.damage, Vec::<String>::new());
+            sleep_until(begin + Duration::from_millis(KEEP_EVERY_MS * runs)).await;
+        }
+    };
+    let ingest = async {
+        let producer = writer.log.producer().inline_bytes_max(0).linger_ms(1_000).build().unwrap();
+        let mut second = 0;
+        while Instant::now() < end {
+            for name in names.iter().skip(second % 60).step_by(60) {
+                producer.enqueue(name, None, Record::value(vec![b'x'; 150]), None).await.unwrap();
+            }
+            second += 1;
+            sleep_until(begin + Duration::from_secs(second as u64)).await;
+        }
+        producer.close().await.unwrap();
+    };
+    let last_hour = async {
+        sleep_until(end - Duration::from_secs(HOUR_S)).await;
+        let before = (writer.counts(), keeper.counts());
+        sleep_until(end).await;
+        (since(&writer, before.0), since(&keeper, before.1))
+    };
+    let ((), (), (of_ingest, of_upkeep)) = tokio::join!(upkeep, ingest, last_hour);
+    println!(
+        "{topics} topics, merge.max.age {}, an hour:",
+        merge_hours.map_or("10 min".into(), |h| format!("{h} h"))
+    );
+    for (what, (objects, table)) in [("ingest", of_ingest), ("upkeep", of_upkeep)] {
+        println!(
+            "  {what}: {} PUTs, {} GETs, {} lists, {} write units, {} read units, ${:.4}",
+            objects.puts,
+            objects.gets + objects.heads,
+            objects.lists,
+            table.write_units,
+            table.read_half_units.div_ceil(2),
+            prices::dollars(&objects, &table),
+        );
+    }
+    let merges = topics as f64 * merge_hours.map_or(6.0, |hours| 1.0 / hours as f64);
+    // At an hour's end a topic may have two; and there are rewrites.
+    at_most("  PUTs of upkeep, by topic and merge.max.age", of_upkeep.0.puts as f64 / merges, 1.4);
+    at_most("  write units, the same", of_upkeep.1.write_units as f64 / merges, 3.0);
+}
+
+fn since(process: &Process, before: (ObjectCounts, TableCounts)) -> (ObjectCounts, TableCounts) {
+    let (objects, table) = process.counts();
+    (objects.since(&before.0), table.since(&before.1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_trickle_cost_a_put_each_for_every_merge() {
+    trickle(300, None).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "minutes"]
+async fn ten_thousand_topics_that_trickle() {
+    trickle(10_000, None).await;
+    trickle(10_000, Some(1)).await;
+}
