@@ -168,6 +168,8 @@ pub const REWRITE_CACHE_BYTES: u64 = 16 << 20;
 
 /// Inline bodies a process keeps in memory.
 pub const INLINE_BODIES_CACHED: usize = 4_096;
+/// Views that a fetch looks at, each newer, before what it does not find counts as damage.
+pub const FETCH_ATTEMPTS_MAX: u32 = 4;
 /// Cold starts in a row before a missing checkpoint counts as damage.
 pub const COLD_STARTS_MAX: u32 = 8;
 

@@ -29,7 +29,7 @@ use crate::ledger::Ledger;
 use crate::ledger::action::TimestampType;
 use crate::ledger::index::{IndexRow, SharedRow};
 use crate::ledger::view::{Partition, Slice, View};
-use crate::limits;
+use crate::limits::{self, FETCH_ATTEMPTS_MAX};
 use crate::metrics::Metric;
 use crate::plant::{self, Bug};
 use crate::record::{ConsumerRecord, Offset, TopicId};
@@ -211,7 +211,8 @@ impl Fetcher {
             }
             plan = self.plan(topic, partition, offset, limits)?;
         }
-        // Merged, stripped or trimmed in between: look again, once, with a fresh view.
+        // Merged, stripped or trimmed in between: look again with a fresh view. That may be old, too, by the time that it is
+        // used, if this process was stopped meanwhile: it is damage if nothing was committed since.
         let gone = |error| match error {
             Error::Superseded { what } => {
                 Error::damaged(format!("{topic}/{partition} at offset {offset}"), what)
@@ -220,11 +221,17 @@ impl Fetcher {
         };
         let asked = (topic, partition, offset);
         let mut read = self.read(&plan, asked, limits, Consistency::Eventual).await;
-        if let Err(Error::Superseded { .. }) = read {
+        for attempt in 0..FETCH_ATTEMPTS_MAX {
+            let Err(Error::Superseded { .. }) = &read else { break };
+            let before = plan.slot;
             chain.refresh(chain.tick()).await?;
             plan = self.plan(topic, partition, offset, limits)?;
-            read = self.read(&plan, asked, limits, Consistency::Strong).await.map_err(gone);
+            if attempt > 0 && plan.slot == before {
+                break;
+            }
+            read = self.read(&plan, asked, limits, Consistency::Strong).await;
         }
+        let read = read.map_err(gone);
         match (read, &mut plan.source) {
             // What lies before the damage is unharmed; the fetch that begins with the damaged slice says so.
             (Err(Error::Damaged { .. }), Source::Slices(slices)) if slices.len() > 1 => {

@@ -1,0 +1,219 @@
+use super::*;
+
+/// R3 for merged segments: what a row names stays, what nothing names goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn merged_segments_stay_while_a_row_names_them() {
+    let world = World::new(&[]).await;
+    let (id, _) = world.log.admin().describe_topic("t").await.map(|t| (t.id, t.name)).unwrap();
+    for _ in 0..2 {
+        world.flush(0).await;
+        world.flush(1).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    let named = world.merged().await;
+    assert_eq!(named.len(), 2, "{named:?}");
+    let slot = world.log.ledger().chain().slot();
+    let orphan = l1("t", id, 3, 1);
+    let others = [
+        l1("t", id, slot + 9, 2),
+        format!("topics/t/{id}/date=2026-11-26/hour=04/notes.txt"),
+        format!(
+            "topics/t/{id}/date=2026-02-30/hour=04/0000.0000.0000000000000003.00000000000000000000000001.parquet"
+        ),
+    ];
+    for path in others.iter().chain([&orphan]) {
+        world.put(path).await;
+    }
+    let (swept, deleted) = world.sweep().await;
+    let l1s: Vec<_> = deleted.iter().filter(|d| matches!(d.name, ObjectName::L1 { .. })).collect();
+    assert_eq!(l1s.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), [orphan], "{swept:?}");
+    assert!(matches!(l1s[0].why, Reason::Orphan { .. }), "{deleted:?}");
+    // Both partitions end in the first hour's segment; of the second hour one record of partition 1 is left.
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    world.log.admin().delete_records("t", Some(&[1]), Position::Offset(19)).await.unwrap();
+    let upkeep = world.upkeep();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "an hour for readers");
+    world.clock.pass(HOUR - SECOND);
+    let requests = world.log.ledger().chain().slot();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "not yet");
+    assert_eq!(world.sweep().await.1.len(), 0, "rows that wait name what they named");
+    world.clock.pass(2 * SECOND);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 3);
+    assert_eq!((world.index(id, 0).await, world.index(id, 1).await), (0, 1));
+    assert_eq!(world.log.ledger().chain().slot(), requests, "no commit");
+    let (_, deleted) = world.sweep().await;
+    assert_eq!(deleted.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), named[..1]);
+    assert_eq!(all(&world, 1).await.len(), 1);
+    let report = world.verify().await;
+    assert_eq!((report.damage, report.records, report.merged, report.rows), (vec![], 10, 1, 1));
+    // All of it, when the topic goes.
+    world.log.admin().delete_topic("t").await.unwrap();
+    world.clock.pass(HOUR);
+    let (_, deleted) = world.sweep().await;
+    assert_eq!(deleted.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), named[1..]);
+    assert!(deleted.iter().all(|d| d.why == Reason::TopicDeleted), "{deleted:?}");
+    assert_eq!(world.index(id, 1).await, 0, "its rows, too");
+    let mut left = world.merged().await;
+    let mut others = others.to_vec();
+    others.sort();
+    left.sort();
+    assert_eq!(left, others);
+}
+
+#[tokio::test]
+async fn a_folder_keeps_no_folder_of_a_deleted_topic() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path().to_str().unwrap()).await.unwrap();
+    for topic in ["t", "u"] {
+        log.admin().create_topic(topic, 1, &[]).await.unwrap();
+        log.producer().build().unwrap().send(topic, Record::value("x")).await.unwrap();
+    }
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    upkeep.merge(true, |_, _| {}).await.unwrap();
+    log.admin().delete_topic("t").await.unwrap();
+    assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 1);
+    let left = |topic: &str| std::fs::read_dir(folder.path().join("topics").join(topic)).unwrap().count();
+    assert_eq!((left("t"), left("u")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_and_its_brake_look_at_merged_records() {
+    let world = World::new(&[("retention.ms", "10800000")]).await;
+    for _ in 0..6 {
+        world.flush(0).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    world.flush(0).await;
+    let upkeep = world.upkeep();
+    let (run, _) = world.run().await;
+    let trims = |run: &Run| run.trimmed.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>();
+    assert_eq!(trims(&run), [(0, 30)], "appended six to four hours ago, without a leap of time");
+    // Who saw that nothing is old does not ask again until something is.
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    let rows = || world.log.ledger().chain().slot();
+    let before = rows();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(rows(), before);
+    world.clock.pass(HOUR);
+    let overdue = upkeep.overdue().await.unwrap();
+    assert_eq!(overdue.trims.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>(), [(30, 40)]);
+    // A leap makes the rest old: that waits.
+    world.clock.pass(30 * DAY);
+    let overdue = upkeep.overdue().await.unwrap();
+    assert_eq!((overdue.trims.len(), overdue.held.len(), overdue.held[0].to), (0, 1, 70));
+}
+
+/// A fold whose rows nobody wrote yet is as good as rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_lets_go_of_what_is_pending() {
+    let world = World::new(&[("retention.ms", "10800000")]).await;
+    world.flush(0).await;
+    world.merge().await;
+    world.clock.pass(2 * HOUR);
+    world.flush(0).await;
+    world.clock.pass(2 * HOUR);
+    let mut view = world.log.ledger().chain().view(Clone::clone).unwrap();
+    let place = (*view.topics.keys().next().unwrap(), 0);
+    let rows = world.upkeep().rows_from(place, 0, |_| false).await.unwrap();
+    // As if `Indexed` were still to come.
+    let pending = crate::ledger::view::Pending {
+        rewrite: false,
+        objects: rows.iter().map(|stored| stored.row.object.clone()).collect(),
+        ranges: rows.iter().map(|stored| stored.row.range).collect(),
+    };
+    view.pending.insert(1, pending);
+    view.topics.values_mut().for_each(|topic| topic.partitions[0].indexed_to = 0);
+    let overdue = trim::overdue(&view, world.clock.now_ms(), &BTreeMap::new());
+    assert_eq!(overdue.trims.iter().map(|t| (t.from, t.to)).collect::<Vec<_>>(), [(0, 10)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_damage_in_merged_segments_and_index() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    for _ in 0..3 {
+        world.flush(0).await;
+        world.flush(1).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    let report = world.verify().await;
+    assert_eq!((report.damage.len(), report.merged, report.rows, report.records), (0, 3, 6, 60));
+    let touched = |report: &crate::verify::Report| {
+        let all = report.damage.iter().flat_map(|damage| &damage.touches);
+        all.map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>()
+    };
+    // A byte of a row group.
+    let path = Path::from(world.merged().await[1].as_str());
+    let whole = world.counts.get(&path).await.unwrap().bytes().await.unwrap();
+    let mut bytes = whole.to_vec();
+    bytes[100] ^= 1;
+    world.counts.put(&path, bytes.into()).await.unwrap();
+    let report = world.verify().await;
+    let shared = vec![(0, 10, 20), (1, 10, 20)];
+    assert_eq!((report.damage.len(), touched(&report)), (1, shared), "{:?}", report.damage);
+    assert!(report.damage[0].what == path.as_ref() && report.damage[0].detail.contains("row group 0"));
+    // A byte of the footer.
+    let mut bytes = whole.to_vec();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    world.counts.put(&path, bytes.into()).await.unwrap();
+    assert_eq!(touched(&world.verify().await), [(0, 10, 20), (1, 10, 20)]);
+    // Shorter, and gone.
+    world.counts.put(&path, whole.slice(..whole.len() - 9).into()).await.unwrap();
+    assert_eq!(touched(&world.verify().await), [(0, 10, 20), (1, 10, 20)]);
+    world.counts.delete(&path).await.unwrap();
+    let report = world.verify().await;
+    assert!(report.damage.iter().all(|damage| damage.detail.contains("missing")), "{:?}", report.damage);
+    // Others stay readable, and a reader says what it cannot read.
+    let fetcher = world.log.fetcher();
+    let error = fetcher.fetch("t", 0, 12, crate::fetch::FetchLimits::default()).await.unwrap_err();
+    assert!(error.to_string().contains("12"), "{error}");
+    assert_eq!(fetcher.fetch("t", 0, 20, crate::fetch::FetchLimits::default()).await.unwrap().next, 30);
+    world.counts.put(&path, whole.into()).await.unwrap();
+    assert_eq!(world.verify().await.damage, []);
+    // A row that is not there.
+    let chain = &world.log.ledger().chain;
+    let (rows, _) = chain.rows(id, 0, 0, crate::table::Consistency::Strong).await.unwrap();
+    assert!(chain.delete_row(&rows[1]).await.unwrap());
+    let report = world.verify().await;
+    assert_eq!((report.damage.len(), touched(&report)), (1, vec![(0, 10, 20)]), "{:?}", report.damage);
+    assert_eq!(report.damage[0].what, "index of t/0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_by_size_keeps_at_least_so_much() {
+    let world = World::new(&[("retention.bytes", "1000000")]).await;
+    let upkeep = world.upkeep();
+    for _ in 0..4 {
+        world.flush(0).await;
+        world.merge().await;
+    }
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    let sizes: Vec<u64> = upkeep.memory().sizes.values().flat_map(|known| known.values().copied()).collect();
+    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
+    let limit = async |bytes: u64| {
+        let config = [("retention.bytes".to_owned(), Some(bytes.to_string()))];
+        world.log.admin().alter_topic("t", None, &config).await.unwrap();
+    };
+    // What is not merged does not count.
+    world.flush(0).await;
+    let rest: u64 = sizes[1..].iter().sum();
+    limit(rest + 1).await;
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    limit(rest).await;
+    let trims = upkeep.overdue().await.unwrap().trims;
+    assert_eq!(trims.iter().map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>(), [(0, 0, 10)]);
+    assert_eq!(trims[0].why, Why::Size { bytes_max: rest });
+    upkeep.trim(&trims).await.unwrap();
+    let before = world.counts.counts();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(world.counts.counts(), before, "sizes are known");
+    // Rewritten, they are one, and stay.
+    world.upkeep().rewrite(true, |_| {}).await.unwrap();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!((world.start(0).await, all(&world, 0).await.len()), (10, 40));
+}
