@@ -81,6 +81,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     let done = upkeep.run(|step| match step {
         Step::Merging(done, of) => bar.set_message(format!("{done} of {of} records merged")),
         Step::Rewriting(records) => bar.set_message(format!("{records} records rewritten")),
+        Step::Listing(objects) => bar.set_message(format!("{objects} objects looked at")),
         Step::Deleted(_) => {
             deleted += 1;
             bar.set_message(format!("{deleted} objects deleted"));

@@ -146,3 +146,19 @@ fn events_are_told_as_asked() {
     assert_eq!(by_env.stdout, b"secret words\nsecret words\n");
     assert_eq!(code(&place.run(&["topic", "list", "--log", "loud"])), 2);
 }
+
+#[test]
+fn an_interrupted_materialize_leaves_nothing_behind() {
+    let place = Place::new(1);
+    let lines: Vec<u8> = (0..600_000).flat_map(|n| format!("{n:0>199}\n").into_bytes()).collect();
+    let done = place.run_with(&["produce", "t", "--no-upkeep", "--inline-bytes-max", "0"], &lines);
+    assert_eq!(code(&done), 0, "{}", err(&done));
+    let child = place.command(&["files", "t", "--materialize", "rest"]).spawn().unwrap();
+    // The first of several.
+    wait_until("a file", || place.path("rest/rest-00001.parquet").exists());
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 130, "{}", err(&output));
+    assert!(err(&output).contains("interrupted"), "{}", err(&output));
+    assert!(!place.path("rest").exists());
+}

@@ -170,6 +170,8 @@ pub const REWRITE_CACHE_BYTES: u64 = 16 << 20;
 pub const INLINE_BODIES_CACHED: usize = 4_096;
 /// Views that a fetch looks at, each newer, before what it does not find counts as damage.
 pub const FETCH_ATTEMPTS_MAX: u32 = 4;
+/// Objects between two words about a listing: a page of S3's.
+pub const LIST_TOLD_EVERY: u64 = 1_000;
 /// Cold starts in a row before a missing checkpoint counts as damage.
 pub const COLD_STARTS_MAX: u32 = 8;
 

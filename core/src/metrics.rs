@@ -114,6 +114,9 @@ metrics! {
     BytesMerged: Counter "merged_bytes",
     /// Bytes of the merged segments that its rewrites wrote.
     BytesRewritten: Counter "rewritten_bytes",
+    /// Bytes of orphans (uploads that no commit names or ever will) that a sweep found, before it deleted them. Those that are
+    /// younger than its floor are not among them: nobody knows yet.
+    OrphanBytes: Gauge "orphan_bytes",
     /// Objects that this process's sweeps deleted.
     ObjectsSwept: Counter "objects_swept",
     /// Their bytes.

@@ -81,6 +81,10 @@ pub enum Bug {
     RowsBeforeFold,
     /// Fold: an L0 object dies with the first slice that is merged, whoever else has some in it.
     SharedObjectKilled,
+    /// Fold: what was folded already is folded once more.
+    FoldedTwice,
+    /// Topics: one that is made anew gets the id that its name had before.
+    TopicIdReused,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
     NewerEraSwept,
     /// DynamoDB: a query's first page is taken for all there is.
@@ -106,11 +110,12 @@ impl Bug {
     pub const OBJECTS: [Bug; 3] =
         [Bug::ConflictTakenForExists, Bug::TruncatedBodyAccepted, Bug::RangeOfOtherLengthAccepted];
 
-    /// Those of upkeep that take hours or eras, which the simulator has not: `upkeep/tests.rs` notices them.
-    pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
+    /// Those of upkeep that take hours, eras or a name twice, which the simulator has not: `upkeep/tests.rs` notices them.
+    pub const UPKEEP: [Bug; 4] =
+        [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept, Bug::TopicIdReused];
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 43] = [
+    pub const ALL: [Bug; 44] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -154,6 +159,7 @@ impl Bug {
         Bug::SweptAboveFloor,
         Bug::RowsBeforeFold,
         Bug::SharedObjectKilled,
+        Bug::FoldedTwice,
     ];
 }
 

@@ -503,6 +503,9 @@ fn check_fold(view: &View, fold: &Fold) -> Result<()> {
         };
         let first = from.entry((object.topic, range.partition)).or_insert(partition.first_unmerged());
         let ends_a_slice = partition.slices.iter().any(|s| s.end() == range.end);
+        if range.base < *first && plant::on(Bug::FoldedTwice) {
+            continue;
+        }
         if range.base != *first || range.end <= range.base || !ends_a_slice {
             return superseded(format!("{}..{} is not the oldest unmerged range", range.base, range.end));
         }

@@ -337,7 +337,11 @@ impl Upkeep {
     /// Writes one merged segment, proves that it holds what it was made of, and puts it.
     async fn write(&self, named: &Named, drawn: u64, piece: Piece) -> Result<Written> {
         let (own, Piece { topic, hour, parts }) = (named.clone(), piece);
-        let (segment, ranges) = offload(move || encode(topic, &own, parts)).await?;
+        let (segment, ranges) = {
+            // The other cores are for appends.
+            let _one = self.encoding.lock().await;
+            offload(move || encode(topic, &own, parts)).await?
+        };
         self.put(topic, named, hour, drawn, segment, ranges).await
     }
 

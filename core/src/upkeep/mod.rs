@@ -65,6 +65,8 @@ pub struct Upkeep {
     memory: Arc<Mutex<Memory>>,
     /// Footers of merged segments.
     loader: Arc<Loader>,
+    /// Whoever encodes: one at a time, so that it takes one core and no more.
+    encoding: Arc<tokio::sync::Mutex<()>>,
     /// After so long a run begins nothing more.
     run_max: Option<Duration>,
 }
@@ -127,6 +129,8 @@ pub enum Step<'a> {
     Merging(u64, u64),
     /// Rewriting: so many records are in large segments.
     Rewriting(u64),
+    /// Sweeping: so many objects were looked at.
+    Listing(u64),
     /// An object was deleted.
     Deleted(&'a Deletion),
 }
@@ -139,6 +143,7 @@ impl Upkeep {
             settings,
             memory: Arc::default(),
             loader: Arc::new(Loader::new(limits::MERGE_CACHE_BYTES)),
+            encoding: Arc::default(),
             run_max: None,
         }
     }
@@ -162,7 +167,7 @@ impl Upkeep {
         self.gather_up(&mut run, &mut tell).await?;
         let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
         if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {
-            let swept = self.sweep_in_view(|deletion| tell(Step::Deleted(deletion))).await?;
+            let swept = self.sweep_in_view(&mut tell).await?;
             self.memory().swept_ms = (!swept.more).then_some(now_ms);
             run.more |= swept.more;
             run.swept = Some(swept);

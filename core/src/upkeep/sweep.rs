@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::Named;
-use super::{Upkeep, is_superseded};
+use super::{Step, Upkeep, is_superseded};
 use crate::error::Result;
 use crate::ledger::action::{Action, Floor, LEDGER, ObjectRef};
 use crate::ledger::view::View;
@@ -103,7 +103,7 @@ impl Upkeep {
     pub async fn sweepable(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         self.refresh().await?;
         let (horizon, needed) = self.look()?;
-        let (found, mut swept) = self.list(&needed.at(horizon)).await?;
+        let (found, mut swept) = self.list(&needed.at(horizon), |_| {}).await?;
         for deletion in &found {
             swept.objects += 1;
             swept.bytes += deletion.bytes;
@@ -117,18 +117,26 @@ impl Upkeep {
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was deleted is deleted; the next run goes on.
-    pub async fn sweep(&self, tell: impl FnMut(&Deletion)) -> Result<Swept> {
+    pub async fn sweep(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         self.refresh().await?;
+        let tell = |step: Step<'_>| {
+            if let Step::Deleted(deletion) = step {
+                tell(deletion);
+            }
+        };
         self.sweep_in_view(tell).await
     }
 
-    pub(super) async fn sweep_in_view(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
+    pub(super) async fn sweep_in_view(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Swept> {
         let chain = &self.ledger.chain;
         let (horizon, needed) = self.look()?;
         if self.memory().clean == Some(horizon) {
             return Ok(Swept { floor: needed.floor, ..Swept::default() });
         }
-        let (found, mut swept) = self.list(&needed.at(horizon)).await?;
+        let (found, mut swept) = self.list(&needed.at(horizon), |listed| tell(Step::Listing(listed))).await?;
+        let is_orphan = |found: &&Deletion| matches!(found.why, Reason::Orphan { .. } | Reason::HalfWritten);
+        let orphans = found.iter().filter(is_orphan).map(|found| found.bytes).sum();
+        chain.metrics.record(Metric::OrphanBytes, orphans);
         if found.is_empty() {
             self.memory().clean = Some(horizon);
             return Ok(swept);
@@ -161,7 +169,7 @@ impl Upkeep {
             (swept.objects, swept.bytes) = (swept.objects + batch.len() as u64, swept.bytes + bytes);
             chain.metrics.record(Metric::ObjectsSwept, batch.len() as u64);
             chain.metrics.record(Metric::BytesSwept, bytes);
-            batch.iter().for_each(&mut tell);
+            batch.iter().for_each(|deletion| tell(Step::Deleted(deletion)));
         }
         Ok(swept)
     }
@@ -237,8 +245,8 @@ impl Upkeep {
         chain.view(|view| (horizon(view, sweep_ms, read_ms), Needed::of(view, chain.era)))
     }
 
-    /// Objects that are not needed, and how many were looked at.
-    async fn list(&self, needed: &Needed) -> Result<(Vec<Deletion>, Swept)> {
+    /// Objects that are not needed, and how many were looked at, which `tell` hears of now and then.
+    async fn list(&self, needed: &Needed, mut tell: impl FnMut(u64)) -> Result<(Vec<Deletion>, Swept)> {
         let objects = &self.ledger.chain.objects;
         let (mut found, mut swept) = (Vec::new(), Swept { floor: needed.floor, ..Swept::default() });
         let mut named = Named::new(self);
@@ -246,6 +254,9 @@ impl Upkeep {
             let mut listed = objects.list(kind);
             while let Some((path, bytes)) = objects.next(&mut listed).await? {
                 swept.listed += 1;
+                if swept.listed.is_multiple_of(limits::LIST_TOLD_EVERY) {
+                    tell(swept.listed);
+                }
                 // What is not a name of ours is not ours to delete.
                 let Ok(name) = path.parse::<ObjectName>() else { continue };
                 let Some(deletion) = needed.judge(name, None, bytes, &needed.dead) else { continue };

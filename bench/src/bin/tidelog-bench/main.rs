@@ -27,7 +27,11 @@ fn main() -> Fallible<()> {
         "cold" => cold::run(&options),
         "merge" => merge::run(&options),
         "s3" => s3::run(&options),
+        "beside-merge" => s3::beside_merge(&options),
         "functions" => functions::run(&options),
-        _ => Err(format!("segment, append, catchup, cold, merge, s3 or functions, not {bench:?}").into()),
+        _ => Err(format!(
+            "segment, append, catchup, cold, merge, s3, beside-merge or functions, not {bench:?}"
+        )
+        .into()),
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | acks | one record after the other; and 1,000 records a second, as the peers were paced |
 //! | flat out | `records` of 1 KiB, as fast as the buffer takes them, until the last is acked; one partition, and 256 |
+//! | beside a merge | acks at half of flat out, with merges of the same topic running all the while in the same process, and without |
 //! | catch-up | a new process reads all of it; against ranged GETs of the same bytes, one after the other |
 //!
 //! The server works on the same two cores. The peers are quoted, not run: see their lines.
@@ -31,6 +32,7 @@ use tidelog_core::objects::ObjectName;
 use tidelog_core::store::aws::Access;
 use tidelog_core::store::{Place, S3Url, StoreUrl};
 use tidelog_core::table::{MemoryTable, SharedTable, Table};
+use tidelog_core::upkeep::UpkeepSettings;
 use tidelog_core::{Compression, Fetcher, Record, limits, prices};
 use tidelog_s3server::{ACCESS_KEY, Latency, SECRET_KEY, Server, Verb};
 use tokio::runtime::Runtime;
@@ -54,26 +56,28 @@ struct Bench {
 }
 
 pub fn run(options: &Options) -> Fallible<()> {
+    let bench = Bench::start(options)?;
+    bench.acks()?;
+    bench.flat_out(options)?;
+    bench.beside_merge(options)?;
+    bench.catch_up(options)?;
+    println!("{PEERS}");
+    Ok(())
+}
+
+/// The acks beside a merge alone.
+pub fn beside_merge(options: &Options) -> Fallible<()> {
+    Bench::start(options)?.beside_merge(options)
+}
+
+fn servers() -> Fallible<(Runtime, Server)> {
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let server = servers.block_on(Server::start("bucket", 1))?;
     let latency = |median_ms| Latency::LogNormal { median_ms, sigma: 0.4 };
     server.set_latency(Verb::Put, latency(50.0));
     server.set_latency(Verb::Get, latency(20.0));
     server.set_latency(Verb::Head, latency(20.0));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let bench = Bench {
-        runtime,
-        _servers: servers,
-        server,
-        table: Arc::new(MemoryTable::new()),
-        values: values(lines::read(options.lines.as_deref())?),
-    };
-    println!("{} records of {RECORD_BYTES} bytes, {} rounds", options.records, options.rounds);
-    bench.acks()?;
-    bench.flat_out(options)?;
-    bench.catch_up(options)?;
-    println!("{PEERS}");
-    Ok(())
+    Ok((servers, server))
 }
 
 /// Lines put together to values of one size.
@@ -83,6 +87,14 @@ fn values(lines: Vec<Vec<u8>>) -> Vec<Bytes> {
 }
 
 impl Bench {
+    fn start(options: &Options) -> Fallible<Self> {
+        let (servers, server) = servers()?;
+        let values = values(lines::read(options.lines.as_deref())?);
+        println!("{} records of {RECORD_BYTES} bytes, {} rounds", options.records, options.rounds);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Self { runtime, _servers: servers, server, table: Arc::new(MemoryTable::new()), values })
+    }
+
     /// The bucket, and a table as far away as DynamoDB.
     fn stores(&self) -> Fallible<(SharedTable, Arc<dyn ObjectStore>, StoreUrl)> {
         let url = S3Url {
@@ -217,6 +229,72 @@ impl Bench {
         producer.close().await.expect("is acked");
         let appended = process.totals.of(tidelog_core::metrics::Metric::RecordsAppended).sum;
         assert_eq!(appended, records as u64, "every record is in the log");
+    }
+
+    /// Both of a pair follow each other, so that what the machine does besides hits them alike.
+    fn beside_merge(&self, options: &Options) -> Fallible<()> {
+        let mut ratios = Vec::new();
+        for round in 0..options.rounds {
+            let process = self.process()?;
+            let topic = format!("beside-{round}");
+            self.topic(&process, &topic, 1)?;
+            let codec = Compression::default();
+            let flat =
+                clock(|| self.runtime.block_on(self.send(&process, &topic, codec, 1, options.records)));
+            let rate = options.records as f64 / flat.as_secs_f64() / 2.0;
+            let with = || {
+                self.runtime.block_on(async {
+                    let upkeep = process.log.upkeep(UpkeepSettings::default());
+                    let merging = async {
+                        loop {
+                            upkeep.merge(true, |_, _| {}).await.expect("merges");
+                        }
+                    };
+                    tokio::select! {
+                        acks = self.at_rate(&process, &topic, rate) => acks,
+                        () = merging => unreachable!("it goes on"),
+                    }
+                })
+            };
+            let without = || self.runtime.block_on(self.at_rate(&process, &topic, rate));
+            let (with, without) = if round % 2 == 0 {
+                let without = without();
+                (with(), without)
+            } else {
+                (with(), without())
+            };
+            println!(
+                "acks at {:.0} MiB/s, {codec}: {without}; beside merges: {with}",
+                rate * RECORD_BYTES as f64 / f64::from(1 << 20)
+            );
+            ratios.push(with.ms(0.99) / without.ms(0.99));
+        }
+        targets::check("ack p99 beside a merge / without", median(ratios), Target::AtMost(1.1));
+        Ok(())
+    }
+
+    /// Five seconds of so many records a second; each tick's first is timed.
+    #[allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+    async fn at_rate(&self, process: &Process, topic: &str, rate: f64) -> Times {
+        let producer = process.log.producer().build().expect("builds");
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        let (mut sent, mut n) = (Vec::new(), 0);
+        for tick in 1..=5_000 {
+            ticks.tick().await;
+            let began = std::time::Instant::now();
+            let mut timed = true;
+            while (n as f64) < rate / 1e3 * f64::from(tick) {
+                let delivery =
+                    producer.enqueue(topic, Some(0), self.record(n), None).await.expect("is taken");
+                n += 1;
+                if std::mem::take(&mut timed) {
+                    sent.push(tokio::spawn(async move { delivery.wait().await.map(|_| began.elapsed()) }));
+                }
+            }
+        }
+        producer.close().await.expect("is acked");
+        let times = futures::future::join_all(sent).await;
+        Times::new(times.into_iter().map(|time| time.expect("runs").expect("is acked")).collect())
     }
 
     fn catch_up(&self, options: &Options) -> Fallible<()> {

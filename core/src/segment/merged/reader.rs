@@ -164,7 +164,10 @@ impl MergedFooter {
         let rows = self.group(group)?.1;
         let mut whole = None;
         // One batch: nothing has to be put together afterwards.
-        self.batches(group, topic, bytes, rows, |batch| Ok(whole = Some(batch)))?;
+        self.batches(group, topic, bytes, rows, |batch| {
+            whole = Some(batch);
+            Ok(())
+        })?;
         whole.ok_or_else(|| Error::damaged(GROUP, "no rows"))
     }
 

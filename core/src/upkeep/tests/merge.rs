@@ -174,3 +174,27 @@ async fn records_of_another_sum_are_named_and_the_others_merged() {
     assert_eq!(merged.damage.len(), 1, "{merged:?}");
     assert!(merged.damage[0].contains("the records are not those of the commit"), "{merged:?}");
 }
+
+/// A topic that is made anew under its name has nothing of the one before, though that one's index rows are still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_has_nothing_of_the_one_before() {
+    a_name_twice(&World::new(&[]).await).await;
+}
+
+pub(super) async fn a_name_twice(world: &World) {
+    // Two rows: at offsets 0 and 10.
+    for _ in 0..2 {
+        world.flush(0).await;
+        world.merge().await;
+    }
+    world.log.admin().delete_topic("t").await.unwrap();
+    world.log.admin().create_topic("t", 2, &[]).await.unwrap();
+    let producer = world.log.producer().inline_bytes_max(0).build().unwrap();
+    for n in 0..20u8 {
+        producer.enqueue("t", Some(0), Record::value(vec![n]), None).await.unwrap();
+    }
+    producer.close().await.unwrap();
+    world.merge().await;
+    let values: Vec<_> = all(world, 0).await.into_iter().map(|record| record.value.unwrap()).collect();
+    assert_eq!(values, (0..20u8).map(|n| vec![n]).collect::<Vec<_>>());
+}

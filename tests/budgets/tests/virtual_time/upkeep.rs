@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidelog_budgets::Times;
+use tidelog_budgets::virtual_time::Draws;
 use tidelog_budgets::world::{Process, S3, S3_TAIL, World};
 use tidelog_core::counting::{ObjectCounts, TableCounts};
 use tidelog_core::limits::KEEP_EVERY_MS;
@@ -22,12 +23,13 @@ async fn a_record_is_in_a_merged_segment_within_90_s_of_its_ack() {
     let world = World::new(S3_TAIL);
     let process = world.process(1, true).await;
     process.log.admin().create_topic("t", 1, &[]).await.unwrap();
-    let producer = process.log.producer().linger_ms(1_000).build().unwrap();
-    let mut acks = Vec::new();
+    let producer = process.log.producer().linger_ms(1_000).lead(true).build().unwrap();
+    let (draws, mut acks) = (Draws::new(7), Vec::new());
     let writing = async {
         for n in 0..SECONDS * 64 {
             sleep_until(world.start + Duration::from_secs(1) + Duration::from_micros(n * 15_625)).await;
-            let value: Vec<u8> = (0..16_384u64).map(|i| (i * (n + 3) >> 3) as u8).collect();
+            // About half of it is left when it is compressed.
+            let value: Vec<u8> = (0..16_384).map(|_| b'a' + (draws.bits() % 16) as u8).collect();
             let delivery = producer.enqueue("t", Some(0), Record::value(value), None).await.unwrap();
             acks.push(tokio::spawn(async move {
                 (delivery.wait().await.unwrap().offset.unwrap(), Instant::now())
