@@ -480,7 +480,7 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
     Ok((segment, ranges))
 }
 
-/// Reads the file back: it holds the ranges that it was made of, and nothing else (L8).
+/// Reads the file back: it holds the ranges that it was made of, where its footer says, and nothing else (L8).
 pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
     let footer = MergedFooter::parse(&segment.cut(segment.footer)?, segment.footer)?;
     let other = |partition: u32| {
@@ -497,8 +497,11 @@ pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges:
             while from < rows.len() {
                 let (range, sum, next) = now.as_mut().ok_or_else(|| other(rows.partition(from)))?;
                 let count = (range.end - *next).min((rows.len() - from) as u64) as usize;
+                // Where a reader would look for them.
+                let place = footer.groups_of(range.partition, *next..*next + count as u64);
                 let own = rows.exactly(from..from + count, range.partition, *next);
-                let own = own.ok_or_else(|| other(range.partition))?;
+                let own =
+                    own.filter(|_| place == (group..group + 1)).ok_or_else(|| other(range.partition))?;
                 *sum = *sum + own.sum(topic, range.partition, 0, count).shifted(*next - range.base);
                 (from, *next) = (from + count, *next + count as u64);
                 if *next == range.end {
@@ -565,8 +568,12 @@ mod tests {
     }
 
     fn rows() -> Rows {
+        rows_of(None)
+    }
+
+    fn rows_of(value: Option<&[u8]>) -> Rows {
         let mut rows = RowsBuilder::new();
-        rows.push(0, None, None, &[]).unwrap();
+        rows.push(0, None, value, &[]).unwrap();
         rows.finish()
     }
 
@@ -595,5 +602,48 @@ mod tests {
         assert_eq!(kept(&[10, 11, 12], &[11]), [10]);
         assert_eq!(kept(&[11, 10, 12], &[10]), Vec::<u64>::new(), "what follows damage waits, read or not");
         assert_eq!(kept(&[12, 10, 11], &[11]), [10]);
+    }
+
+    /// Two partitions with a row group each.
+    fn two() -> (MergedSegment, Vec<L1Range>) {
+        let value = vec![b'v'; limits::ROW_GROUP_OWN_BYTES];
+        let part = |partition: u32| {
+            let rows = rows_of(Some(&value));
+            let mut input = input(10, 5);
+            input.slice.sum = rows.sum(TOPIC, partition, 0, 1);
+            (partition, vec![(input.slice, rows)])
+        };
+        let named = Named { name: "t".into(), compression: Compression::None, bloom: false };
+        encode(TOPIC, &named, BTreeMap::from([part(0), part(1)])).unwrap()
+    }
+
+    /// A CRC is computed from what is written, so it does not tell that the wrong thing was.
+    fn with_footer(mut segment: MergedSegment, from: &str, to: &str) -> MergedSegment {
+        let mut footer = segment.parts.pop().unwrap().to_vec();
+        let at = footer.windows(from.len()).position(|there| there == from.as_bytes()).unwrap();
+        footer[at..at + from.len()].copy_from_slice(to.as_bytes());
+        segment.footer.crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &footer) as u32;
+        segment.parts.push(footer.into());
+        segment
+    }
+
+    #[test]
+    fn what_was_written_is_proved_from_its_footer_on() {
+        let (segment, ranges) = two();
+        assert!(prove(TOPIC, "t", &segment, &ranges).is_ok());
+        let refused = |segment: &MergedSegment, ranges: &[L1Range]| {
+            let error = prove(TOPIC, "t", segment, ranges).unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+        };
+        // The footer sends readers to each other's row groups.
+        let (good, swapped) = ("[0,10,11,0,1],[1,10,11,1,1]", "[0,10,11,1,1],[1,10,11,0,1]");
+        refused(&with_footer(segment.clone(), good, swapped), &ranges);
+        let other = L1Range { sum: ranges[0].sum.shifted(1) + ranges[1].sum, ..ranges[1] };
+        refused(&segment, &[ranges[0], other]);
+        refused(&segment, &ranges[..1]);
+        let more = L1Range { partition: 2, ..ranges[1] };
+        refused(&segment, &[ranges[0], ranges[1], more]);
+        let longer = L1Range { end: 12, ..ranges[1] };
+        refused(&segment, &[ranges[0], longer]);
     }
 }
