@@ -145,8 +145,7 @@ fn written_again(topic: TopicId, partition: u32, runs: Vec<MergedRun>) {
         writer.push(part).expect("they came in that order");
     }
     let Ok(segment) = writer.finish() else { return };
-    let footer =
-        segment.cut(segment.footer).and_then(|bytes| MergedFooter::parse(&bytes, segment.footer));
+    let footer = segment.cut(segment.footer).and_then(|bytes| MergedFooter::parse(&bytes, segment.footer));
     let footer = footer.expect("our own footer");
     let records = |runs: &[MergedRun]| -> Vec<ConsumerRecord> {
         let records = |run: &MergedRun| {
