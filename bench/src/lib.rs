@@ -7,7 +7,7 @@
 //! | `catchup` | fetch from a folder against reading and decoding the same files with bare `parquet` |
 //! | `cold` | opening a log: many partitions, many commits, many unmerged slices; bytes of a checkpoint |
 //! | `merge` | merge against bare decode and encode, its memory, bytes written by upkeep, catch-up over merged segments |
-//! | `s3` | acks, one partition and 256 flat out, catch-up, on the S3 server of the tests with S3's latencies |
+//! | `s3` | acks (also beside merges: `beside-merge` alone), one partition and 256 flat out, catch-up, on the S3 server of the tests with S3's latencies |
 //! | `functions` | the functions' binaries: init, first and warm answers, memory at rest |
 //! | `allocations` | heap allocations a record; a binary of its own, for its allocator |
 //!

@@ -332,9 +332,7 @@ impl Rows {
         if self.len() * limits::ROW_BYTES >= limits::ROW_GROUP_OWN_BYTES {
             return Ok(self);
         }
-        let shared = |array: &BinaryViewArray| array.data_buffers().iter().map(Buffer::len).sum::<usize>();
-        let values = self.values.column.get().map_or(0, |column| shared(&column.array));
-        if values + shared(&self.keys.array) <= 2 * self.raw_bytes() {
+        if self.shared_bytes() <= 2 * self.raw_bytes() {
             return Ok(self);
         }
         let mut own = RowsBuilder::with_capacity(self.len(), self.values.data_bytes());
@@ -347,6 +345,19 @@ impl Rows {
             own.push(self.timestamps[i], self.key(i), self.value(i), &headers)?;
         }
         Ok(own.finish())
+    }
+
+    /// What the buffers hold that these rows keep alive, theirs and others'.
+    fn shared_bytes(&self) -> usize {
+        let of = |array: &BinaryViewArray| {
+            let data = array.data_buffers().iter().map(Buffer::len).sum::<usize>();
+            array.views().inner().capacity() + data
+        };
+        self.timestamps.inner().capacity()
+            + of(&self.keys.array)
+            // In pages they are nobody else's.
+            + self.values.column.get().map_or(0, |column| of(&column.array))
+            + self.headers.as_ref().map_or(0, |headers| of(&headers.values.array) + headers.keys.value_data().len())
     }
 
     /// Record sum of rows `from..from + len`, in which row `from` has place 0.

@@ -35,7 +35,11 @@ struct HeadersBuilder {
 impl HeadersBuilder {
     /// `rows` rows came before, none with a header.
     fn new(rows: usize) -> Self {
-        Self { list_offsets: vec![0; rows + 1], keys: StringBuilder::new(), values: BinaryViewBuilder::new() }
+        Self {
+            list_offsets: vec![0; rows + 1],
+            keys: StringBuilder::with_capacity(0, 0),
+            values: BinaryViewBuilder::with_capacity(0),
+        }
     }
 
     fn push(&mut self, headers: &[Header]) {

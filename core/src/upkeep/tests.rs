@@ -11,6 +11,7 @@ use super::*;
 use crate::counting::CountingStore;
 use crate::env::{Env, SystemEnv};
 use crate::ledger::Settings;
+use crate::metrics::{Metric, Totals};
 use crate::objects::{ObjectName, Ulid};
 #[cfg(feature = "planted-bugs")]
 use crate::plant::{self, Bug};
@@ -59,6 +60,7 @@ impl Env for Clock {
 struct World {
     clock: Arc<Clock>,
     counts: Arc<CountingStore>,
+    totals: Totals,
     log: Log,
 }
 
@@ -70,11 +72,13 @@ impl World {
         let mut store = Store::memory(clock.clone());
         let counts = Arc::new(CountingStore::new(store.objects.store().clone()));
         store.objects = store.objects.wrapped(|_| counts.clone());
-        let log = Log::with_store(store, clock.clone(), true, Settings::default()).await.unwrap();
+        let totals = Totals::default();
+        let builder = Log::builder().env(clock.clone()).metrics(Arc::new(totals.clone()));
+        let log = builder.open_store(store).await.unwrap();
         let config: Vec<_> =
             config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         log.admin().create_topic("t", 2, &config).await.unwrap();
-        Self { clock, counts, log }
+        Self { clock, counts, totals, log }
     }
 
     fn upkeep(&self) -> Upkeep {
@@ -330,6 +334,28 @@ async fn only_what_no_commit_names_or_can_name_goes() {
     expected.sort();
     left.sort();
     assert_eq!(left, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_tells_of_orphans_and_of_its_listing() {
+    // Not merged meanwhile: by the slice the floor knows an old commit.
+    let world = World::new(&[("merge.max.age.ms", "86400000")]).await;
+    world.flush(0).await;
+    for ulid in 0..1_000 {
+        world.put(&l0(0, 0, ulid)).await;
+    }
+    world.clock.pass(HOUR);
+    let mut listed = Vec::new();
+    let tell = |step: Step<'_>| {
+        if let Step::Listing(objects) = step {
+            listed.push(objects);
+        }
+    };
+    let swept = world.upkeep().run(tell).await.unwrap().swept.unwrap();
+    assert_eq!((swept.objects, listed), (1_000, vec![1_000]));
+    assert_eq!(world.totals.of(Metric::OrphanBytes).sum, 1_000 * "somebody's".len() as u64);
+    world.sweep().await;
+    assert_eq!(world.totals.of(Metric::OrphanBytes).sum, 0, "they are gone");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Merge: unmerged segments become merged ones, against decoding and encoding the same rows with bare Parquet.
 //!
-//! `taskset -c 0 cargo run --release -p tidelog-bench --bin tidelog-bench -- merge [--lines FILE] [--rounds N] [--records N] [--codec NAME] [--store FOLDER]`
+//! `cargo build --release -p tidelog-bench`, then `taskset -c 0 target/release/tidelog-bench merge [--lines FILE] [--rounds N] [--records N] [--codec NAME] [--store FOLDER]`
 //!
 //! Both sides begin with the same segments in memory and end with files of the same rows, columns, properties and row groups there:
 //!
@@ -219,9 +219,15 @@ fn memory(runtime: &Runtime, lines: &[Vec<u8>], options: &Options) -> Fallible<(
         fill(&log, lines, options.records * 8).await
     })?;
     let binary = std::env::current_exe()?.with_file_name("merge-peak");
-    let child = std::process::Command::new(binary).arg(&store).output()?;
+    let child = std::process::Command::new(&binary).arg(&store).output();
+    let child = child.map_err(|error| format!("{}: {error}; build the whole package", binary.display()))?;
+    if !child.status.success() {
+        return Err(String::from_utf8_lossy(&child.stderr).into());
+    }
     let peaks: Vec<f64> =
         String::from_utf8(child.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let peaks: [f64; 2] =
+        peaks.try_into().map_err(|found| format!("two numbers are wanted, not {found:?}"))?;
     for (what, peak_mib) in ["merge", "merge and rewrite"].iter().zip(peaks) {
         let what = format!("peak of resident memory, {what} of {} lines, MiB", options.records * 8);
         targets::check(&what, peak_mib, Target::AtMost(128.0));

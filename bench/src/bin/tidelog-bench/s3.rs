@@ -70,16 +70,6 @@ pub fn beside_merge(options: &Options) -> Fallible<()> {
     Bench::start(options)?.beside_merge(options)
 }
 
-fn servers() -> Fallible<(Runtime, Server)> {
-    let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let server = servers.block_on(Server::start("bucket", 1))?;
-    let latency = |median_ms| Latency::LogNormal { median_ms, sigma: 0.4 };
-    server.set_latency(Verb::Put, latency(50.0));
-    server.set_latency(Verb::Get, latency(20.0));
-    server.set_latency(Verb::Head, latency(20.0));
-    Ok((servers, server))
-}
-
 /// Lines put together to values of one size.
 fn values(lines: Vec<Vec<u8>>) -> Vec<Bytes> {
     let all = Bytes::from(lines.join(&b'\n'));
@@ -88,7 +78,12 @@ fn values(lines: Vec<Vec<u8>>) -> Vec<Bytes> {
 
 impl Bench {
     fn start(options: &Options) -> Fallible<Self> {
-        let (servers, server) = servers()?;
+        let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let server = servers.block_on(Server::start("bucket", 1))?;
+        let latency = |median_ms| Latency::LogNormal { median_ms, sigma: 0.4 };
+        server.set_latency(Verb::Put, latency(50.0));
+        server.set_latency(Verb::Get, latency(20.0));
+        server.set_latency(Verb::Head, latency(20.0));
         let values = values(lines::read(options.lines.as_deref())?);
         println!("{} records of {RECORD_BYTES} bytes, {} rounds", options.records, options.rounds);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

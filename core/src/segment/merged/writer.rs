@@ -74,7 +74,7 @@ impl MergedSegment {
         self.footer.end()
     }
 
-    /// The whole file in one piece: a copy, unless it is in one.
+    /// The whole file in one piece: a copy.
     pub fn file(&self) -> Bytes {
         self.parts.concat().into()
     }
