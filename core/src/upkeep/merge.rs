@@ -195,9 +195,11 @@ impl Upkeep {
         let is_empty = pieces.peek().is_none();
         while pieces.peek().is_some() {
             let mut ranges = 0;
+            // One at least, so that it goes on.
             let mut fits = |piece: &Piece| {
+                let is_first = ranges == 0;
                 ranges += piece.parts.len();
-                ranges <= limits::RANGES_PER_FOLD
+                is_first || ranges <= limits::RANGES_PER_FOLD
             };
             let fold = std::iter::from_fn(|| pieces.next_if(&mut fits)).collect();
             self.fold(&names, fold, merged).await?;
