@@ -335,8 +335,16 @@ def upkeep():
     wanted = sorted((record["partition"], record["offset"], record["value"]) for record in consumed_)
     check("DuckDB over topics/ reads what consume does", rows, wanted)
     check("all of it is merged", len(rows), 5 * len(LINES))
+    # Retention by time: what is two seconds old goes, and nothing else.
+    tidelog("topic", "create", "aged", "--partitions", "1", "--config", "retention.ms=2000")
+    check("a request", post("aged", "\n".join(LINES).encode())[0], 200)
+    time.sleep(2.2)
+    check("the next one of a quarter of an hour does not sweep, but trims", (lambda done: (done["swept"], done["trimmed"]))(run()), (None, 1))
+    check("retention by time leaves nothing of it", consumed("aged"), {})
+    check("and all of what has none", len(consumed("merged")), 2)
+    check("a request after it", post("aged", b"young")[0], 200)
+    check("is read", sum(fetched("aged").values(), []), ["young"])
     tidelog("topic", "delete-records", "merged", "--before", "end")
-    check("the next one of a quarter of an hour does not", run()["swept"], None)
     check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
 
 

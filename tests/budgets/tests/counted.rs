@@ -19,12 +19,14 @@ use tidelog_core::env::{SharedEnv, SystemEnv};
 use tidelog_core::fetch::FetchLimits;
 use tidelog_core::store::aws::Access;
 use tidelog_core::store::{Place, S3Url, StoreUrl};
-use tidelog_core::{Compression, Log, Position, Record, prices};
+use tidelog_core::{Compression, Log, Position, Record, UpkeepSettings, prices};
 use tidelog_s3server::{Server as S3Server, Verb};
 use tidelog_servers::{KEY_ID, REGION, SECRET, Server, dynamodb};
 
 const TOPICS: u32 = 10;
 const PARTITIONS: u32 = 1_000;
+/// What a range takes in a fold, at most.
+const FOLD_RANGE_BYTES: u64 = 128;
 
 /// The servers, which count, and the way to them.
 struct Aws {
@@ -138,7 +140,7 @@ async fn send(log: &Log, partitions: u32, bytes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs DynamoDB Local: ./test counted"]
-async fn every_line_of_the_budget_but_merge() {
+async fn every_line_of_the_budget() {
     let aws = Aws::start().await;
     let process = aws.filled().await;
     let log = &process.log;
@@ -148,6 +150,7 @@ async fn every_line_of_the_budget_but_merge() {
     assert_eq!((cost.table.queries, cost.table.requests()), (2, 2));
     fetches(&aws, &process, &cold).await;
     following(&aws, &process).await;
+    merges(&aws, &process).await;
 }
 
 async fn flushes(aws: &Aws, process: &Process) {
@@ -206,6 +209,38 @@ async fn fetches(aws: &Aws, process: &Process, reader: &Process) {
     let again = fetcher.fetch("topic-0", 1, last, limits);
     let (_, cost) = aws.cost("the same again", reader, again).await;
     assert_eq!((cost.objects.requests(), cost.table.requests()), (0, 0));
+}
+
+/// k segments: k GETs and a PUT an output, two puts to the table and a write unit a row; and what that is beside their ingest.
+async fn merges(aws: &Aws, process: &Process) {
+    const SEGMENTS: u64 = 20;
+    let upkeep = process.log.upkeep(UpkeepSettings::default());
+    upkeep.merge(true, |_, _| {}).await.unwrap();
+    for partitions in [1, 100] {
+        let ingest = async {
+            for _ in 0..SEGMENTS {
+                send(&process.log, partitions, 5_000).await;
+            }
+        };
+        let what = format!("{SEGMENTS} flushes, {partitions} slices each");
+        let ((), ingest) = aws.cost(&what, process, ingest).await;
+        let what = format!("merge of {SEGMENTS} segments, {partitions} rows");
+        let (merged, cost) = aws.cost(&what, process, upkeep.merge(true, |_, _| {})).await;
+        let merged = merged.unwrap();
+        assert_eq!((merged.slices, merged.folds), (SEGMENTS * u64::from(partitions), 1));
+        assert!(merged.objects <= 2, "one, or two where an hour ends meanwhile");
+        assert!(cost.objects.gets <= SEGMENTS && cost.objects.puts == merged.objects, "{what}");
+        assert_eq!(cost.objects.requests(), cost.objects.gets + cost.objects.puts, "{what}");
+        let rows = merged.rows;
+        assert!((u64::from(partitions)..=2 * u64::from(partitions)).contains(&rows));
+        // The fold, `Indexed`, and the rows. The look is one: is what I know the newest?
+        assert_eq!((cost.table.puts, cost.table.replaces, cost.table.deletes), (2 + rows, 0, 0), "{what}");
+        assert!(cost.table.gets + cost.table.queries <= 1, "{what}: {:?}", cost.table);
+        let of_fold = 1 + u64::from(partitions) * FOLD_RANGE_BYTES / 1_024;
+        assert!(cost.table.write_units <= 1 + of_fold + rows, "{what}: {} W", cost.table.write_units);
+        let dollars = |cost: &Cost| prices::dollars(&cost.objects, &cost.table);
+        println!("  merge beside its ingest, dollars: {:.2}", dollars(&cost) / dollars(&ingest));
+    }
 }
 
 async fn following(aws: &Aws, process: &Process) {

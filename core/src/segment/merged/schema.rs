@@ -6,7 +6,7 @@
 //!  1  topic              required BYTE_ARRAY (STRING)         dictionary           a page
 //!  2  partition          required INT32                       dictionary           a page
 //!  3  offset             required INT64                       delta                a page
-//!  4  timestamp          required INT64 (TIMESTAMP µs, UTC)   delta                a page
+//!  4  timestamp          required INT64 (TIMESTAMP µs, UTC)   delta or dictionary  a page
 //!  5  append_time        required INT64 (TIMESTAMP µs, UTC)   dictionary           a page
 //!  6  timestamp_type     required INT32                       dictionary           a page    0 CreateTime, 1 LogAppendTime
 //!  7  key                optional BYTE_ARRAY                  dictionary or plain  a page
@@ -27,6 +27,7 @@ use parquet::basic::Encoding;
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 
+use crate::limits;
 use crate::segment::{Compression, schema};
 
 /// Version of the format that this code writes, and the newest that it reads.
@@ -90,8 +91,9 @@ pub(super) fn header_element() -> FieldRef {
     HEADER_ELEMENT.clone()
 }
 
-/// How a merged segment is written. The benchmark gives the same to the bare Parquet writer.
-pub fn writer_properties(compression: Compression, bloom: bool) -> WriterProperties {
+/// How a merged segment is written. The benchmark gives the same to the bare Parquet writer. Where `times_repeat` their
+/// dictionary is small, and engines compute once for each entry what they would for each row.
+pub fn writer_properties(compression: Compression, bloom: bool, times_repeat: bool) -> WriterProperties {
     let column = ColumnPath::from;
     WriterProperties::builder()
         .set_created_by(format!("{CREATED_BY}{FORMAT_VERSION}"))
@@ -103,7 +105,9 @@ pub fn writer_properties(compression: Compression, bloom: bool) -> WriterPropert
         .set_max_row_group_row_count(None)
         .set_column_dictionary_enabled(column("offset"), false)
         .set_column_encoding(column("offset"), Encoding::DELTA_BINARY_PACKED)
-        .set_column_dictionary_enabled(column("timestamp"), false)
+        .set_column_dictionary_enabled(column("timestamp"), times_repeat)
+        .set_column_dictionary_page_size_limit(column("timestamp"), limits::MERGED_TIMES_BYTES)
+        // What does not fit into the dictionary, too.
         .set_column_encoding(column("timestamp"), Encoding::DELTA_BINARY_PACKED)
         .set_column_dictionary_enabled(column("value"), false)
         .set_column_statistics_enabled(column("value"), EnabledStatistics::None)

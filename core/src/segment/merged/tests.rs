@@ -5,6 +5,8 @@ use crate::limits;
 use crate::record::{Header, Record, TopicId};
 use crate::segment::{Compression, Span};
 
+use parquet::file::metadata::ParquetMetaDataReader;
+
 mod golden;
 
 const TOPIC: TopicId = TopicId(7);
@@ -191,4 +193,34 @@ fn the_schema_is_what_athena_and_iceberg_take() {
     let optional =
         |name: &str| fields.iter().find(|f| f.name() == name).unwrap().get_basic_info().repetition();
     assert_eq!((optional("key"), optional("offset")), (Repetition::OPTIONAL, Repetition::REQUIRED));
+}
+
+#[test]
+fn timestamps_that_repeat_have_a_dictionary() {
+    let part = |base: u64, count: u64, repeat: u64| {
+        let mut rows = RowsBuilder::new();
+        for n in base..base + count {
+            rows.push((n / repeat) as i64, None, Some(b"v"), &[]).unwrap();
+        }
+        part(0, base, 2, rows.finish())
+    };
+    let has_dictionary = |parts: &[MergedPart]| {
+        let mut writer = MergedWriter::new("t", TOPIC, Compression::None, false).unwrap();
+        parts.iter().for_each(|part| writer.push(part.clone()).unwrap());
+        let segment = writer.finish().unwrap();
+        let end = parts.last().unwrap().end();
+        let times: Vec<i64> =
+            read(&segment, 0, 0, end).iter().flat_map(|run| run.rows.timestamps_us().to_vec()).collect();
+        let wanted = parts.iter().flat_map(|part| part.rows.timestamps_us());
+        assert!(times.iter().eq(wanted), "whatever the encoding");
+        let parquet = ParquetMetaDataReader::new().parse_and_finish(&segment.file()).unwrap();
+        parquet.row_group(0).column(3).dictionary_page_offset().is_some()
+    };
+    assert!(has_dictionary(&[part(0, 32, 16)]));
+    assert!(!has_dictionary(&[part(0, 32, 15)]));
+    assert!(!has_dictionary(&[part(0, 1, 16)]));
+    // The first of it decides; what follows only has to come back.
+    let beyond = limits::MERGED_TIMES_BYTES as u64 / 8 * 2;
+    assert!(has_dictionary(&[part(0, 8_000, 16), part(8_000, beyond, 1)]));
+    assert!(!has_dictionary(&[part(0, 8_000, 1), part(8_000, 8_000, 100)]));
 }

@@ -100,6 +100,8 @@ impl MergedSegment {
 /// Writes one merged segment.
 pub struct MergedWriter {
     topic: String,
+    compression: Compression,
+    bloom: bool,
     writer: ArrowWriter<Vec<u8>>,
     /// The row groups that are closed: the writer holds only what comes behind them.
     parts: Vec<Bytes>,
@@ -128,14 +130,18 @@ impl MergedWriter {
     /// # Errors
     /// None that a caller can cause.
     pub fn new(topic: &str, id: TopicId, compression: Compression, bloom: bool) -> Result<Self> {
-        let options = ArrowWriterOptions::new()
-            .with_properties(schema::writer_properties(compression, bloom))
-            .with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options);
         let metadata = Metadata { version: 1, topic: id.to_string(), groups: Vec::new(), ranges: Vec::new() };
-        let writer = writer.map_err(cannot_write)?;
-        let topic = topic.to_owned();
-        Ok(Self { topic, writer, parts: Vec::new(), metadata, open: (0, 0), begun: None, ranges: Vec::new() })
+        Ok(Self {
+            topic: topic.to_owned(),
+            compression,
+            bloom,
+            writer: open(compression, bloom, false)?,
+            parts: Vec::new(),
+            metadata,
+            open: (0, 0),
+            begun: None,
+            ranges: Vec::new(),
+        })
     }
 
     /// Adds records. Partitions come in rising order, the parts of each in order and without a gap.
@@ -176,6 +182,7 @@ impl MergedWriter {
         }
         let held = std::mem::take(&mut begun.held);
         self.close_group()?;
+        self.choose(&held)?;
         let first = self.metadata.groups.len() as u32;
         if let Some(begun) = &mut self.begun {
             begun.own_from = Some(first);
@@ -196,6 +203,7 @@ impl MergedWriter {
                     self.close_group()?;
                 }
                 let first = self.metadata.groups.len() as u32;
+                self.choose(&begun.held)?;
                 begun.held.iter().try_for_each(|part| self.rows(part))?;
                 first
             }
@@ -203,6 +211,14 @@ impl MergedWriter {
         let end = self.metadata.groups.len() as u32 + u32::from(self.open.1 > 0);
         let Begun { partition, base, next, .. } = begun;
         self.ranges.push(MergedRange { partition, base, end: next, groups: (first, end - first) });
+        Ok(())
+    }
+
+    /// How the file is encoded, by the first of what is written.
+    fn choose(&mut self, first: &[MergedPart]) -> Result<()> {
+        if self.open.1 == 0 && self.metadata.groups.is_empty() && times_repeat(first) {
+            self.writer = open(self.compression, self.bloom, true)?;
+        }
         Ok(())
     }
 
@@ -277,6 +293,22 @@ impl std::fmt::Debug for MergedWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MergedWriter").field("topic", &self.topic).finish_non_exhaustive()
     }
+}
+
+fn open(compression: Compression, bloom: bool, times_repeat: bool) -> Result<ArrowWriter<Vec<u8>>> {
+    let options = ArrowWriterOptions::new()
+        .with_properties(schema::writer_properties(compression, bloom, times_repeat))
+        .with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options).map_err(cannot_write)
+}
+
+/// Whether so many neighbours have the same timestamp that a dictionary of them takes no more room than their differences.
+fn times_repeat(parts: &[MergedPart]) -> bool {
+    let rows = parts.iter().map(|part| part.rows.len()).sum::<usize>();
+    let mut times = parts.iter().flat_map(|part| part.rows.timestamps_us());
+    let mut before = times.next();
+    let other = times.filter(|time| before.replace(time) != Some(time)).count();
+    rows >= limits::MERGED_TIMES_REPEAT * (1 + other)
 }
 
 /// Of bytes that follow the row groups.
