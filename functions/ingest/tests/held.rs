@@ -4,79 +4,21 @@
 //! Ignored unless asked for, since it needs Java, npm and PyPI: `./test aws`.
 #![allow(clippy::disallowed_methods, reason = "this is about processes and real time")]
 
+mod on_aws;
 mod runtime_api;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runtime_api::{Function, RuntimeApi, event};
+use on_aws::World;
+use runtime_api::{RuntimeApi, event};
 use serde_json::Value;
-use tidelog_core::env::SystemEnv;
-use tidelog_core::ledger::Settings;
-use tidelog_core::store::aws::Access;
-use tidelog_core::store::{Place, Store, StoreUrl};
-use tidelog_core::{Log, Position};
-use tidelog_proxy::{Fault, Proxy, Rule};
-use tidelog_servers::{KEY_ID, REGION, SECRET, Server, dynamodb, seaweedfs};
+use tidelog_proxy::{Fault, Rule};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_tidelog-ingest");
 /// More requests than one cold invocation can take.
 const REQUESTS_MAX: u64 = 40;
-
-struct World {
-    _servers: [Server; 2],
-    /// The table's and the bucket's.
-    proxies: [Proxy; 2],
-    url: String,
-    log: Log,
-}
-
-impl World {
-    async fn start() -> Self {
-        let (dynamodb, s3) = (dynamodb(None).unwrap(), seaweedfs().unwrap());
-        let address = |url: String| url.strip_prefix("http://").unwrap().parse().unwrap();
-        let direct = url(&format!("endpoint_dynamodb={}&endpoint_s3={}", dynamodb.url(), s3.url()))
-            .parse::<StoreUrl>();
-        let place = direct.unwrap();
-        let Place::S3(s3_place) = &place.place else { panic!("not on AWS") };
-        let access = Access::with_keys(s3_place, KEY_ID, SECRET, SystemEnv::shared()).unwrap();
-        access.create().await.unwrap();
-        let store =
-            Store { table: Arc::new(access.table()), objects: access.objects().unwrap(), url: place.clone() };
-        let log = Log::with_store(store, SystemEnv::shared(), true, Settings::default()).await.unwrap();
-        log.admin().create_topic("logs", 3, &[]).await.unwrap();
-        let table = Proxy::start(address(dynamodb.url()), 1).await.unwrap();
-        let bucket = Proxy::start(address(s3.url()), 1).await.unwrap();
-        let through =
-            url(&format!("endpoint_dynamodb={}&endpoint_s3={}", table.endpoint(), bucket.endpoint()));
-        Self { _servers: [dynamodb, s3], proxies: [table, bucket], url: through, log }
-    }
-
-    fn function(&self, api: &RuntimeApi) -> Function {
-        let keys = [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)];
-        let store = [("TIDELOG_STORE", self.url.as_str())];
-        Function::start(env!("CARGO_BIN_EXE_tidelog-ingest"), api, &[&keys[..], &store[..]].concat())
-    }
-
-    /// Value → how often, and where.
-    async fn found(&self) -> Vec<(String, (u32, u64))> {
-        let consumer = self.log.consumer("logs").from(Position::Start).until(Position::End).build();
-        let mut consumer = consumer.await.unwrap();
-        let mut found = Vec::new();
-        while let Some(message) = consumer.next_message().await {
-            let message = message.unwrap();
-            let value = String::from_utf8(message.record.value.unwrap().to_vec()).unwrap();
-            found.push((value, (message.partition, message.record.offset)));
-        }
-        found
-    }
-}
-
-fn url(endpoints: &str) -> String {
-    format!("s3://tidelog-held/log?table=held&region={REGION}&{endpoints}")
-}
 
 /// The places that an answer of 200 names.
 fn places(answer: &Value) -> Vec<(u32, u64)> {
@@ -94,7 +36,7 @@ fn places(answer: &Value) -> Vec<(u32, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs DynamoDB Local and SeaweedFS: ./test aws"]
 async fn killed_while_its_kth_request_is_held_nothing_is_lost_or_doubled() {
-    let (api, world) = (RuntimeApi::start(), World::start().await);
+    let (api, world) = (RuntimeApi::start(), World::start(&[]).await);
     let (mut expected, mut cycles, mut landed) = (Vec::new(), [0u64; 2], 0);
     for (store, proxy) in world.proxies.iter().enumerate() {
         for fault in [Fault::Hold, Fault::HoldAnswer] {
@@ -110,24 +52,15 @@ async fn killed_while_its_kth_request_is_held_nothing_is_lost_or_doubled() {
                         &[("idempotency-key", &name)],
                         &body.join("\n"),
                     );
-                    let function = world.function(&api);
+                    let function = world.function(BINARY, &api);
                     proxy.add_rule(Rule::numbers("", "", k..=k, fault.clone()));
                     api.offer(&post);
-                    let answered = loop {
-                        tokio::select! {
-                            () = proxy.held() => break None,
-                            () = tokio::time::sleep(Duration::from_millis(5)) => {
-                                if let Some(answer) = api.take_answer() {
-                                    break Some(answer);
-                                }
-                            }
-                        }
-                    };
+                    let answered = on_aws::held_or_answered(proxy, &api).await;
                     function.kill();
                     proxy.clear_rules();
                     // What was held lands now, when its sender is gone; its successor may be faster or slower.
                     proxy.release();
-                    let function = world.function(&api);
+                    let function = world.function(BINARY, &api);
                     let first = places(&api.invoke(&post));
                     assert_eq!(places(&api.invoke(&post)), first, "{name}");
                     function.kill();
