@@ -62,6 +62,46 @@ async fn a_record_is_in_a_merged_segment_within_90_s_of_its_ack() {
     at_most("  p99, s", waited.ms(0.99) / 1e3, 90.0);
 }
 
+/// What upkeep writes for each byte of ingest, merging and rewriting: a topic that takes so many bytes a second.
+async fn bytes_written(bytes_a_second: usize, seconds: u64) -> f64 {
+    let world = World::new(S3);
+    let (writer, keeper) = (world.process(1, true).await, world.process(2, true).await);
+    writer.log.admin().create_topic("t", 1, &[]).await.unwrap();
+    let (begin, draws) = (Instant::now(), Draws::new(7));
+    let end = begin + Duration::from_secs(seconds);
+    let upkeep = async {
+        let (upkeep, mut runs) = (keeper.log.upkeep(UpkeepSettings::default()), 0);
+        while Instant::now() < end {
+            runs += 1;
+            let run = upkeep.run(|_| {}).await.unwrap();
+            assert_eq!((run.merged.damage, run.rewritten.damage), (Vec::new(), Vec::new()));
+            sleep_until(begin + Duration::from_millis(KEEP_EVERY_MS * runs)).await;
+        }
+    };
+    let ingest = async {
+        let producer = writer.log.producer().inline_bytes_max(0).linger_ms(1_000).build().unwrap();
+        let record_bytes = bytes_a_second / 10;
+        for n in 1..=seconds * 10 {
+            // About half of it is left when it is compressed.
+            let value: Vec<u8> = (0..record_bytes).map(|_| b'a' + (draws.bits() % 16) as u8).collect();
+            producer.enqueue("t", Some(0), Record::value(value), None).await.unwrap();
+            sleep_until(begin + Duration::from_millis(n * 100)).await;
+        }
+        producer.close().await.unwrap();
+    };
+    tokio::join!(upkeep, ingest);
+    let (ingest, upkeep) = (writer.counts().0.bytes_put, keeper.counts().0.bytes_put);
+    println!("{bytes_a_second} bytes a second for {seconds} s: {ingest} bytes of ingest, {upkeep} by upkeep");
+    upkeep as f64 / ingest as f64
+}
+
+#[tokio::test(start_paused = true)]
+async fn upkeep_writes_what_came_twice() {
+    for (bytes_a_second, seconds) in [(1 << 20, 600), (10 << 10, 3 * HOUR_S)] {
+        at_most("  bytes by upkeep / bytes of ingest", bytes_written(bytes_a_second, seconds).await, 2.2);
+    }
+}
+
 /// Every topic gets a record of some 150 bytes a minute, by one writer that flushes once a second; another process runs
 /// upkeep every 20 s. Told is the second hour: by then merges overlap as they do for ever.
 async fn trickle(topics: usize, merge_hours: Option<u64>) {
