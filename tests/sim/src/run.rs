@@ -10,6 +10,7 @@ use tidelog_core::fetch::FetchLimits;
 use tidelog_core::ledger::action::IdentityKind;
 use tidelog_core::ledger::checkpoint;
 use tidelog_core::plant::{self, Bug};
+use tidelog_core::topic::{COMPRESSION_TYPE, MESSAGE_TIMESTAMP_TYPE, RETENTION_MS};
 use tidelog_core::{Error, Log, Position, Record, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED, TOPIC};
@@ -17,7 +18,7 @@ use crate::clock::{sleep_ms, within};
 use crate::identities::Forgotten;
 use crate::oracle::Oracle;
 use crate::process::Process;
-use crate::world::{Coverage, World, is_of_rows};
+use crate::world::{Coverage, Plan, World, is_of_rows};
 use crate::{identities, members, readers, senders, sweeping, upkeep};
 
 /// Virtual time in which all senders must have come to an end, ms.
@@ -118,11 +119,16 @@ async fn set_up(cast: &Arc<Cast>) -> Forgotten {
         process.start(skew, number == 0, &cast.oracle).await;
     }
     let (_, log) = cast.processes[0].log().await;
-    let retention_ms = cast.world.plan.retention_ms.to_string();
-    let timed = [("message.timestamp.type", "LogAppendTime".to_owned()), ("retention.ms", retention_ms)];
-    let timed = timed.map(|(key, value)| (key.to_owned(), value));
+    let Plan { retention_ms, compression, partitions, .. } = cast.world.plan;
+    let set = |key: &str, value: &dyn std::fmt::Display| (key.to_owned(), value.to_string());
+    let logs = [set(COMPRESSION_TYPE, &compression)];
+    let timed = [
+        set(COMPRESSION_TYPE, &compression),
+        set(MESSAGE_TIMESTAMP_TYPE, &"LogAppendTime"),
+        set(RETENTION_MS, &retention_ms),
+    ];
     let (logs, timed) = (
-        log.admin().create_topic(TOPIC, cast.world.plan.partitions, &[]).await,
+        log.admin().create_topic(TOPIC, partitions, &logs).await,
         log.admin().create_topic(TIMED, 1, &timed).await,
     );
     if let Err(error) = logs.and(timed) {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use object_store::memory::InMemory;
+use tidelog_core::Compression;
 use tidelog_core::table::MemoryTable;
 
 use crate::clock::{Clock, Gate};
@@ -37,10 +38,12 @@ pub struct Plan {
     pub inline: u64,
     /// Of the topic with the log's own timestamps; −1: for ever.
     pub retention_ms: i64,
+    /// Of all topics.
+    pub compression: Compression,
 }
 
 impl Plan {
-    fn new(rng: &mut Rng) -> Self {
+    fn new(seed: u64, rng: &mut Rng) -> Self {
         let stormy = rng.chance(850);
         let rate = |rng: &mut Rng, of: &[u64]| if stormy { rng.pick(of) } else { 0 };
         Self {
@@ -62,6 +65,7 @@ impl Plan {
             blow_ms: rate(rng, &[0, 1_000, 3_000, 10_000]),
             inline: rng.pick(&[0, 300, 700, 1_000]),
             retention_ms: rng.pick(&[-1, -1, 15_000, 60_000]),
+            compression: Compression::ALL[seed as usize % Compression::ALL.len()],
         }
     }
 }
@@ -156,7 +160,7 @@ impl World {
     /// The world of a seed, with no faults yet.
     pub fn new(seed: u64, traced: bool) -> Arc<Self> {
         let mut rng = Rng::new(seed, 1);
-        let plan = Plan::new(&mut rng);
+        let plan = Plan::new(seed, &mut rng);
         let (lag, lag_max) = (Mutex::new(Rng::new(seed, 2)), plan.lag_max);
         let table =
             MemoryTable::new().with_lag(lag_max, move || lag.lock().expect("one thread").below(lag_max + 1));
