@@ -67,6 +67,8 @@ pub const FOOTER_BYTES_PER_GROUP_MAX: usize = 4 << 10;
 pub const MERGE_RAW_BYTES: usize = 32 << 20;
 /// What a slice counts there beside its records.
 pub const MERGE_SLICE_BYTES: usize = 1 << 10;
+/// How many times as large the rows of an unmerged byte are taken to be, where topics are chosen that are merged together.
+pub const MERGE_RAW_RATIO: u64 = 4;
 /// Merged segments that a merge writes at once…
 pub const MERGE_PUTS_AT_ONCE: usize = 8;
 /// … and index rows.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::PutPayload;
 
-use super::due::unmerged;
+use super::due::{Unmerged, unmerged};
 use super::{Upkeep, is_superseded};
 use crate::batch::Rows;
 use crate::env::offload;
@@ -107,8 +107,9 @@ pub(super) struct Written {
 }
 
 impl Upkeep {
-    /// Finishes what others began, then merges the topics that are due, or `all`, fold by fold until none is left. Damaged
-    /// slices stay where they are; the merge of the others goes on. `tell` hears of records merged, and of how many.
+    /// Finishes what others began, then merges what the topics have that are due now, or `all`, fold by fold; what comes
+    /// meanwhile is for the next run. Damaged slices stay where they are; the merge of the others goes on. `tell` hears of
+    /// records merged, and of how many.
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was committed is committed; the next run goes on.
@@ -119,14 +120,20 @@ impl Upkeep {
 
     pub(super) async fn merge_in_view(&self, all: bool, mut tell: impl FnMut(u64, u64)) -> Result<Merged> {
         let (mut merged, mut passes) = (Merged::default(), Passes::default());
+        let now_ms = self.now_ms();
+        let (mut topics, until) = self.ledger.chain.view(|view| (unmerged(view, now_ms), view.slot))?;
+        topics.retain(|topic| all || topic.due.is_some());
+        let of: u64 = topics.iter().map(|topic| topic.records).sum();
+        let mut lots = lots(topics).into_iter().peekable();
         loop {
             merged.rows += self.index().await?;
+            let Some(lot) = lots.peek() else { return Ok(merged) };
             if self.is_late() {
                 return Ok(merged);
             }
-            match self.batch(all, &mut passes, &mut merged, &mut tell).await {
+            match self.batch(lot, until, &mut passes, &mut merged, |done| tell(done, of.max(done))).await {
                 Ok(true) => passes.lost = 0,
-                Ok(false) => return Ok(merged),
+                Ok(false) => drop(lots.next()),
                 // Somebody else merged them, or what they lie in was swept since: look again. Who is late every time is not
                 // needed.
                 Err(error) if is_superseded(&error) => passes.lost += 1,
@@ -174,22 +181,22 @@ impl Upkeep {
         }
     }
 
-    /// Reads the oldest slices that are due, as many as fit into memory, and folds them; `false`: there are none.
+    /// Reads the oldest slices of these topics, up to a slot and as many as fit into memory, and folds them; `false`: there
+    /// are none.
     async fn batch(
         &self,
-        all: bool,
+        topics: &BTreeSet<TopicId>,
+        until: u64,
         passes: &mut Passes,
         merged: &mut Merged,
-        tell: &mut impl FnMut(u64, u64),
+        mut tell: impl FnMut(u64),
     ) -> Result<bool> {
-        let now_ms = self.now_ms();
         let (names, inputs) = self.ledger.chain.view(|view| {
-            let unmerged = unmerged(view, now_ms).into_iter().filter(|topic| all || topic.due.is_some());
-            let due = unmerged.map(|topic| topic.id).collect();
-            (named(view, &due), inputs(view, &due, &passes.blocked))
+            let mut inputs = inputs(view, topics, &passes.blocked);
+            inputs.retain(|input| input.slice.slot <= until);
+            (named(view, topics), inputs)
         })?;
-        let of = merged.records + inputs.iter().map(|input| input.slice.rows).sum::<u64>();
-        tell(merged.records, of);
+        tell(merged.records);
         let gathered = self.gather(&names, &inputs, passes, merged).await?;
         let mut pieces = gathered.into_pieces().into_iter().peekable();
         let is_empty = pieces.peek().is_none();
@@ -203,7 +210,7 @@ impl Upkeep {
             };
             let fold = std::iter::from_fn(|| pieces.next_if(&mut fits)).collect();
             self.fold(&names, fold, merged).await?;
-            tell(merged.records, of);
+            tell(merged.records);
             merged.rows += self.index().await?;
             if self.is_late() {
                 break;
@@ -519,6 +526,26 @@ pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges:
     now.map_or(Ok(()), |(range, ..)| Err(other(range.partition)))
 }
 
+/// Topics that are merged together, those with the oldest records first: as many as fit into memory whole. Else a batch would
+/// be a little of each, and each batch would put a segment for each. Pure.
+fn lots(mut topics: Vec<Unmerged>) -> Vec<BTreeSet<TopicId>> {
+    topics.sort_by_key(|topic| (topic.oldest_ms, topic.id));
+    let mut lots: Vec<(BTreeSet<TopicId>, u64)> = Vec::new();
+    for topic in topics {
+        let raw = topic.slices * limits::MERGE_SLICE_BYTES as u64
+            + topic.records * limits::ROW_BYTES as u64
+            + topic.bytes * limits::MERGE_RAW_RATIO;
+        match lots.last_mut() {
+            Some((lot, bytes)) if *bytes + raw <= limits::MERGE_RAW_BYTES as u64 => {
+                lot.insert(topic.id);
+                *bytes += raw;
+            }
+            _ => lots.push((BTreeSet::from([topic.id]), raw)),
+        }
+    }
+    lots.into_iter().map(|(lot, _)| lot).collect()
+}
+
 pub(super) fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {
     let compression = |topic: &Topic| {
         let set = topic.config.get(COMPRESSION_TYPE).and_then(|value| value.parse().ok());
@@ -595,6 +622,32 @@ mod tests {
         gathered.keep_whole_prefixes(BTreeMap::from([((TOPIC, 0), 10)]));
         let hours = gathered.hours.into_values().flat_map(BTreeMap::into_values).flatten();
         hours.map(|(slice, _)| slice.base).collect()
+    }
+
+    #[test]
+    fn topics_are_merged_whole_the_oldest_first() {
+        let topic = |id: u128, slices: u64, oldest_ms: i64| Unmerged {
+            id: TopicId(id),
+            topic: String::new(),
+            slices,
+            records: slices,
+            bytes: 0,
+            oldest_ms,
+            due: None,
+        };
+        let ids = |topics: Vec<Unmerged>| -> Vec<Vec<u128>> {
+            lots(topics).iter().map(|lot| lot.iter().map(|id| id.0).collect()).collect()
+        };
+        assert_eq!(ids(vec![topic(1, 5, 30), topic(2, 5, 10)]), [[1, 2]]);
+        // Ten slices of each of so many are more than one batch holds.
+        let slices = (limits::MERGE_RAW_BYTES / (limits::MERGE_SLICE_BYTES + limits::ROW_BYTES)) as u64;
+        let half = slices / 2;
+        let three = vec![topic(1, half, 30), topic(2, half, 10), topic(3, half, 20)];
+        assert_eq!(ids(three), [vec![2, 3], vec![1]]);
+        assert_eq!(ids(vec![topic(1, slices + 1, 10), topic(2, 1, 20)]), [[1], [2]], "one at least");
+        let large = Unmerged { bytes: limits::MERGE_RAW_BYTES as u64, ..topic(2, 1, 20) };
+        assert_eq!(ids(vec![topic(1, 1, 10), large]), [[1], [2]], "bytes count, too");
+        assert_eq!(ids(Vec::new()), Vec::<Vec<u128>>::new());
     }
 
     #[test]
