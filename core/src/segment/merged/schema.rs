@@ -24,7 +24,9 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::Encoding;
-use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
+use parquet::file::properties::{
+    BloomFilterPosition, DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT, EnabledStatistics, WriterProperties,
+};
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 
 use crate::limits;
@@ -91,10 +93,11 @@ pub(super) fn header_element() -> FieldRef {
     HEADER_ELEMENT.clone()
 }
 
-/// How a merged segment is written. The benchmark gives the same to the bare Parquet writer. Where `times_repeat` their
-/// dictionary is small, and engines compute once for each entry what they would for each row.
+/// How a merged segment is written. The benchmark gives the same to the bare Parquet writer. Where `times_repeat` they have
+/// a small dictionary, and engines compute once for each entry what they would for each row; DuckDB, only where they are one page.
 pub fn writer_properties(compression: Compression, bloom: bool, times_repeat: bool) -> WriterProperties {
     let column = ColumnPath::from;
+    let page_rows = if times_repeat { limits::MERGED_GROUP_ROWS } else { DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT };
     WriterProperties::builder()
         .set_created_by(format!("{CREATED_BY}{FORMAT_VERSION}"))
         .set_compression(schema::codec(compression))
@@ -107,6 +110,7 @@ pub fn writer_properties(compression: Compression, bloom: bool, times_repeat: bo
         .set_column_encoding(column("offset"), Encoding::DELTA_BINARY_PACKED)
         .set_column_dictionary_enabled(column("timestamp"), times_repeat)
         .set_column_dictionary_page_size_limit(column("timestamp"), limits::MERGED_TIMES_BYTES)
+        .set_column_data_page_row_count_limit(column("timestamp"), page_rows)
         // What does not fit into the dictionary, too.
         .set_column_encoding(column("timestamp"), Encoding::DELTA_BINARY_PACKED)
         .set_column_dictionary_enabled(column("value"), false)
