@@ -132,8 +132,10 @@ impl Upkeep {
                 return Ok(merged);
             }
             match self.batch(lot, until, &mut passes, &mut merged, |done| tell(done, of.max(done))).await {
-                Ok(true) => passes.lost = 0,
-                Ok(false) => drop(lots.next()),
+                Ok(any) => {
+                    passes.lost = 0;
+                    lots.next_if(|_| !any);
+                }
                 // Somebody else merged them, or what they lie in was swept since: look again. Who is late every time is not
                 // needed.
                 Err(error) if is_superseded(&error) => passes.lost += 1,

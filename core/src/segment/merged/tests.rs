@@ -1,11 +1,11 @@
+use parquet::file::metadata::ParquetMetaDataReader;
+
 use super::*;
 use crate::batch::RowsBuilder;
 use crate::ledger::action::TimestampType;
 use crate::limits;
 use crate::record::{Header, Record, TopicId};
 use crate::segment::{Compression, Span};
-
-use parquet::file::metadata::ParquetMetaDataReader;
 
 mod golden;
 
