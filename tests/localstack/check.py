@@ -22,11 +22,13 @@ import urllib.request
 
 import boto3
 import duckdb
+import pyarrow.parquet as pq
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
+from pyarrow.fs import S3FileSystem
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -335,6 +337,17 @@ def upkeep():
     wanted = sorted((record["partition"], record["offset"], record["value"]) for record in consumed_)
     check("DuckDB over topics/ reads what consume does", rows, wanted)
     check("all of it is merged", len(rows), 5 * len(LINES))
+    listed = json.loads(tidelog("files", "merged", "--output", "json"))
+    check("`tidelog files` leaves no rest", listed["rest"], [])
+    bucket = S3FileSystem(
+        access_key="test", secret_key="test", endpoint_override=urllib.parse.urlparse(ENDPOINT).netloc, scheme="http", region="us-east-1"
+    )
+    read = [pq.read_table(file["path"].removeprefix("s3://"), filesystem=bucket, partitioning=None) for file in listed["files"]]
+    named = [row for table in read for row in zip(*(table[name].to_pylist() for name in ("partition", "offset", "value")))]
+    check(
+        "pyarrow reads the s3:// paths that `tidelog files` names",
+        sorted((partition, offset, value.decode()) for partition, offset, value in named), wanted,
+    )
     # Retention by time: what is two seconds old goes, and nothing else.
     tidelog("topic", "create", "aged", "--partitions", "1", "--config", "retention.ms=2000")
     check("a request", post("aged", "\n".join(LINES).encode())[0], 200)
