@@ -216,11 +216,12 @@ fn timestamps_that_repeat_have_a_dictionary() {
         let parquet = ParquetMetaDataReader::new().parse_and_finish(&segment.file()).unwrap();
         parquet.row_group(0).column(3).dictionary_page_offset().is_some()
     };
-    assert!(has_dictionary(&[part(0, 32, 16)]));
-    assert!(!has_dictionary(&[part(0, 32, 15)]));
-    assert!(!has_dictionary(&[part(0, 1, 16)]));
+    let least = limits::MERGED_TIMES_REPEAT as u64;
+    assert!(has_dictionary(&[part(0, 8 * least, least)]));
+    assert!(!has_dictionary(&[part(0, 8 * least, least - 1)]));
+    assert!(!has_dictionary(&[part(0, 1, least)]));
     // The first of it decides; what follows only has to come back.
     let beyond = limits::MERGED_TIMES_BYTES as u64 / 8 * 2;
-    assert!(has_dictionary(&[part(0, 8_000, 16), part(8_000, beyond, 1)]));
+    assert!(has_dictionary(&[part(0, 8_000, least), part(8_000, beyond, 1)]));
     assert!(!has_dictionary(&[part(0, 8_000, 1), part(8_000, 8_000, 100)]));
 }

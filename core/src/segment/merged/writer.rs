@@ -302,7 +302,7 @@ fn open(compression: Compression, bloom: bool, times_repeat: bool) -> Result<Arr
     ArrowWriter::try_new_with_options(Vec::new(), schema::arrow(), options).map_err(cannot_write)
 }
 
-/// Whether so many neighbours have the same timestamp that a dictionary of them takes no more room than their differences.
+/// Whether so many neighbours have the same timestamp that a dictionary of them is worth its room.
 fn times_repeat(parts: &[MergedPart]) -> bool {
     let rows = parts.iter().map(|part| part.rows.len()).sum::<usize>();
     let mut times = parts.iter().flat_map(|part| part.rows.timestamps_us());
