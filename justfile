@@ -18,7 +18,7 @@ test *stages:
 
 # Simulator: `just sim --seeds 0..1000`, or `just sim --seed 7` with a trace to read.
 sim *args:
-    cargo run --quiet --package tidelog-sim -- {{ args }}
+    tests/simulate {{ args }}
 
 # What takes longer than half an hour; the dated output is kept.
 nightly *stages:

@@ -5,7 +5,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 python=$("$here/../venv" "$here/requirements.txt")
-cargo build --quiet --package tidelog-http
+# As `cargo test` builds it, so that nothing is built twice.
+cargo build --quiet --workspace --bin tidelog-http
 target=$(cargo metadata --format-version 1 --no-deps | "$python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 work=$(mktemp -d)
 server=
