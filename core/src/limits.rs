@@ -133,6 +133,8 @@ pub const SQLITE_CLOSE_MS: u64 = 5_000;
 
 /// Bytes at the end of a merged segment in which its footer's metadata is looked for first.
 pub const MERGED_TAIL_BYTES: u64 = 64 << 10;
+/// Reads of the same bytes until two in a row agree, where no CRC is known.
+pub const AGREED_READS_MAX: u32 = 8;
 /// Largest body of an index row.
 pub const ROW_ITEM_BYTES_MAX: usize = 1_024;
 /// Puts that a restore has under way at once.
