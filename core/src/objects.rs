@@ -19,7 +19,7 @@ mod folder;
 mod hedge;
 mod name;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -7,14 +7,13 @@ cd "$here/../.."
 python=$("$here/../venv" "$here/requirements.txt")
 # As `cargo test` builds it, so that nothing is built twice.
 cargo build --quiet --workspace --bin tidelog-http
-target=$(cargo metadata --format-version 1 --no-deps | "$python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 work=$(mktemp -d)
 server=
 trap '[[ -n $server ]] && kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 
 # A long poll ends with its request, and many of those to come ask for twenty seconds.
 request_ms=4000
-"$target/debug/tidelog-http" --store "$work/log" --listen 127.0.0.1:0 --auto-create-partitions 3 --otlp-topic otlp \
+"$(tests/target)/tidelog-http" --store "$work/log" --listen 127.0.0.1:0 --auto-create-partitions 3 --otlp-topic otlp \
   --timeout-ms "$request_ms" \
   >"$work/url" 2>"$work/server.log" &
 server=$!

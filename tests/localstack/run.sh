@@ -13,9 +13,8 @@ trap 'stack down' EXIT
 stack down
 state=$(stack up --port 0 --output json)
 pid=$(python3 -c 'import json; print(json.load(open(".emu/localstack-test/state.json"))["pid"])')
-target=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 
-"$python" "$here/check.py" "$target/debug/tidelog" "$state"
+"$python" "$here/check.py" "$(tests/target)/tidelog" "$state"
 
 # Deployed again, nothing changes; destroyed, nothing is left in the account.
 [[ $(stack up --output json) == "$state" ]] || { echo "FAILED: a second up gives other places"; exit 1; }

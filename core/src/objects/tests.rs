@@ -29,7 +29,7 @@ fn body(text: &'static str) -> Bytes {
 
 /// What happens to the next request.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(crate) enum Fault {
     None,
     Fails,
     /// Applied, and then an error.
@@ -39,7 +39,7 @@ enum Fault {
     Hangs,
     /// A get is answered a byte short.
     Short,
-    /// A get is answered with a bit flipped.
+    /// A get is answered with a bit flipped, in its last byte.
     Flipped,
     DiskFull,
     ReadOnly,
@@ -52,7 +52,7 @@ enum Fault {
 }
 
 #[derive(Debug)]
-struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Mutex<VecDeque<Fault>>,
     overwrites: bool,
@@ -98,7 +98,7 @@ fn generic(kind: std::io::ErrorKind) -> StoreError {
 }
 
 impl Faulty {
-    fn new(inner: Arc<dyn ObjectStore>, faults: &[Fault]) -> Self {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, faults: &[Fault]) -> Self {
         Self { inner, faults: Mutex::new(faults.iter().copied().collect()), overwrites: false }
     }
 
@@ -171,7 +171,7 @@ impl ObjectStore for Faulty {
         if let (Fault::Flipped, GetResultPayload::Stream(parts)) = (fault, &mut found.payload) {
             let whole: Vec<Bytes> = parts.try_collect().await?;
             let mut whole = whole.concat();
-            whole[0] ^= 1;
+            *whole.last_mut().unwrap() ^= 1;
             *parts = Box::pin(futures::stream::once(async move { Ok(Bytes::from(whole)) }));
         }
         if let (Fault::Short, GetResultPayload::Stream(parts)) = (fault, &mut found.payload) {

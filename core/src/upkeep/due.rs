@@ -1,6 +1,6 @@
 //! What is not merged yet, and which topics are to be merged now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Upkeep;
 use crate::error::Result;
@@ -120,6 +120,57 @@ pub(super) fn unmerged(view: &View, now_ms: i64) -> Vec<Unmerged> {
     topics
 }
 
+/// Topics that are merged together, those with the oldest records first: as many as fit into memory whole. Else a batch would
+/// be a little of each, and each batch would put a segment for each. Pure.
+pub(super) fn lots(mut topics: Vec<Unmerged>) -> Vec<BTreeSet<TopicId>> {
+    topics.sort_by_key(|topic| (topic.oldest_ms, topic.id));
+    let mut lots: Vec<(BTreeSet<TopicId>, u64)> = Vec::new();
+    for topic in topics {
+        let raw = topic.slices * limits::MERGE_SLICE_BYTES as u64
+            + topic.records * limits::ROW_BYTES as u64
+            + topic.bytes * limits::MERGE_RAW_RATIO;
+        match lots.last_mut() {
+            Some((lot, bytes)) if *bytes + raw <= limits::MERGE_RAW_BYTES as u64 => {
+                lot.insert(topic.id);
+                *bytes += raw;
+            }
+            _ => lots.push((BTreeSet::from([topic.id]), raw)),
+        }
+    }
+    lots.into_iter().map(|(lot, _)| lot).collect()
+}
+
 fn group_bytes(layout: &Layout, group: u32) -> u64 {
     layout.groups.get(group as usize).map_or(0, |group| u64::from(group.length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_merged_whole_the_oldest_first() {
+        let topic = |id: u128, slices: u64, oldest_ms: i64| Unmerged {
+            id: TopicId(id),
+            topic: String::new(),
+            slices,
+            records: slices,
+            bytes: 0,
+            oldest_ms,
+            due: None,
+        };
+        let ids = |topics: Vec<Unmerged>| -> Vec<Vec<u128>> {
+            lots(topics).iter().map(|lot| lot.iter().map(|id| id.0).collect()).collect()
+        };
+        assert_eq!(ids(vec![topic(1, 5, 30), topic(2, 5, 10)]), [[1, 2]]);
+        // Ten slices of each of so many are more than one batch holds.
+        let slices = (limits::MERGE_RAW_BYTES / (limits::MERGE_SLICE_BYTES + limits::ROW_BYTES)) as u64;
+        let half = slices / 2;
+        let three = vec![topic(1, half, 30), topic(2, half, 10), topic(3, half, 20)];
+        assert_eq!(ids(three), [vec![2, 3], vec![1]]);
+        assert_eq!(ids(vec![topic(1, slices + 1, 10), topic(2, 1, 20)]), [[1], [2]], "one at least");
+        let large = Unmerged { bytes: limits::MERGE_RAW_BYTES as u64, ..topic(2, 1, 20) };
+        assert_eq!(ids(vec![topic(1, 1, 10), large]), [[1], [2]], "bytes count, too");
+        assert_eq!(ids(Vec::new()), Vec::<Vec<u128>>::new());
+    }
 }

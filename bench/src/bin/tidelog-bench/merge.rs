@@ -165,6 +165,7 @@ fn bare_merge(segments: &[Bytes], files: &[Vec<usize>], compression: Compression
     let mut batches = batches.map(|batch| batch.expect("decodes"));
     let (mut offset, mut rest) = (0, RecordBatch::new_empty(schema::arrow()));
     let mut file = |groups: &Vec<usize>| {
+        // As ours: no bloom filter, and timestamps that differ.
         let properties = merged::schema::writer_properties(compression, false, false);
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), merged::schema::arrow(), options);

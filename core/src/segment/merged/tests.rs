@@ -1,4 +1,4 @@
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::*;
 use crate::batch::RowsBuilder;
@@ -204,7 +204,8 @@ fn timestamps_that_repeat_have_a_dictionary() {
         }
         part(0, base, 2, rows.finish())
     };
-    let has_dictionary = |parts: &[MergedPart]| {
+    // Whether it has one, and in how many pages the first row group's are.
+    let times = |parts: &[MergedPart]| {
         let mut writer = MergedWriter::new("t", TOPIC, Compression::None, false).unwrap();
         parts.iter().for_each(|part| writer.push(part.clone()).unwrap());
         let segment = writer.finish().unwrap();
@@ -213,15 +214,19 @@ fn timestamps_that_repeat_have_a_dictionary() {
             read(&segment, 0, 0, end).iter().flat_map(|run| run.rows.timestamps_us().to_vec()).collect();
         let wanted = parts.iter().flat_map(|part| part.rows.timestamps_us());
         assert!(times.iter().eq(wanted), "whatever the encoding");
-        let parquet = ParquetMetaDataReader::new().parse_and_finish(&segment.file()).unwrap();
-        parquet.row_group(0).column(3).dictionary_page_offset().is_some()
+        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        let parquet = reader.parse_and_finish(&segment.file()).unwrap();
+        let pages = parquet.page_index_for_row_group(0).offset_index(3).unwrap().page_locations().len();
+        (parquet.row_group(0).column(3).dictionary_page_offset().is_some(), pages)
     };
     let least = limits::MERGED_TIMES_REPEAT as u64;
-    assert!(has_dictionary(&[part(0, 8 * least, least)]));
-    assert!(!has_dictionary(&[part(0, 8 * least, least - 1)]));
-    assert!(!has_dictionary(&[part(0, 1, least)]));
+    assert_eq!(times(&[part(0, 50_000, least)]), (true, 1));
+    assert_eq!(times(&[part(0, 50_000, 1)]), (false, 3), "engines look for times by page");
+    assert_eq!(times(&[part(0, 8 * least, least)]), (true, 1));
+    assert_eq!(times(&[part(0, 8 * least, least - 1)]), (false, 1));
+    assert_eq!(times(&[part(0, 1, least)]), (false, 1));
     // The first of it decides; what follows only has to come back.
     let beyond = limits::MERGED_TIMES_BYTES as u64 / 8 * 2;
-    assert!(has_dictionary(&[part(0, 8_000, least), part(8_000, beyond, 1)]));
-    assert!(!has_dictionary(&[part(0, 8_000, 1), part(8_000, 8_000, 100)]));
+    assert!(times(&[part(0, 8_000, least), part(8_000, beyond, 1)]).0);
+    assert!(!times(&[part(0, 8_000, 1), part(8_000, 8_000, 100)]).0);
 }

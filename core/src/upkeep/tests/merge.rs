@@ -99,6 +99,20 @@ async fn two_merges_at_once_are_one() {
     assert_eq!((all(&world, 0).await.len(), all(&world, 1).await.len()), (50, 50));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_during_a_run_is_for_the_next() {
+    let world = World::new(&[]).await;
+    world.flush(0).await;
+    let mut came = false;
+    let come = |_, _| {
+        if !std::mem::replace(&mut came, true) {
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(world.flush(0)));
+        }
+    };
+    assert_eq!(world.upkeep().merge(true, come).await.unwrap().records, 10);
+    assert_eq!((world.merge().await.records, all(&world, 0).await.len()), (10, 20));
+}
+
 /// More topics than one fold has ranges for: each gets one file of all its slices, by as few folds as they fit into.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_topics_are_merged_by_few_folds_and_a_file_each() {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::objects::tests::{Fault, Faulty};
 
 /// R3 for merged segments: what a row names stays, what nothing names goes.
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +60,23 @@ async fn merged_segments_stay_while_a_row_names_them() {
     others.sort();
     left.sort();
     assert_eq!(left, others);
+}
+
+/// No CRC is known of the end of a file whose topic is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_deleted_topic_go_though_a_bit_flips_on_the_way() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    world.flush(0).await;
+    world.merge().await;
+    assert_eq!(world.index(id, 0).await, 1);
+    world.log.admin().delete_topic("t").await.unwrap();
+    world.clock.pass(2 * HOUR);
+    let mut store = world.log.store().clone();
+    store.objects = store.objects.wrapped(|inner| Arc::new(Faulty::new(inner, &[Fault::Flipped])));
+    let other = Log::with_store(store, world.clock.clone(), true, Settings::default()).await.unwrap();
+    other.upkeep(UpkeepSettings::default()).sweep(|_| {}).await.unwrap();
+    assert_eq!((world.merged().await, world.index(id, 0).await), (Vec::new(), 0));
 }
 
 #[tokio::test]
