@@ -5,15 +5,14 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 python=$("$here/../venv" "$here/requirements.txt")
-# As `cargo test` builds it, so that nothing is built twice.
-cargo build --quiet --workspace --bin tidelog-http
+program=$(tests/built tidelog-http)
 work=$(mktemp -d)
 server=
 trap '[[ -n $server ]] && kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 
 # A long poll ends with its request, and many of those to come ask for twenty seconds.
 request_ms=4000
-"$(tests/target)/tidelog-http" --store "$work/log" --listen 127.0.0.1:0 --auto-create-partitions 3 --otlp-topic otlp \
+"$program" --store "$work/log" --listen 127.0.0.1:0 --auto-create-partitions 3 --otlp-topic otlp \
   --timeout-ms "$request_ms" \
   >"$work/url" 2>"$work/server.log" &
 server=$!

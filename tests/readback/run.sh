@@ -88,8 +88,8 @@ fi
 
 "$python" "$here/cookbook.py" "$here/../../docs/COOKBOOK.md"
 
-cargo build --quiet --package tidelog-s3server
-"$(dirname "$(command -v tidelog)")/tidelog-s3server" >"$work/endpoint" &
+program=$("$here/../built" tidelog-s3server)
+"$program" >"$work/endpoint" &
 server=$!
 until [[ -s $work/endpoint ]]; do kill -0 "$server"; sleep 0.1; done
 "$python" "$here/merged.py" --s3 "$(head -n 1 "$work/endpoint")" odd stamped
