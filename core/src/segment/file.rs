@@ -18,11 +18,7 @@ use super::runs::put_varint;
 use super::{Compression, schema};
 
 pub(super) struct FileBuilder {
-    bytes: Vec<u8>,
-    compression: Compression,
-    codec: Option<Codec>,
-    /// A page that a codec made. One buffer for every page of the file.
-    packed: Vec<u8>,
+    pages: Pages,
     /// Of the open row group.
     columns: Vec<ColumnChunkMetaData>,
     group_at: usize,
@@ -32,23 +28,14 @@ pub(super) struct FileBuilder {
 
 impl FileBuilder {
     pub(super) fn new(compression: Compression, capacity: usize) -> Result<Self> {
-        let mut bytes = Vec::with_capacity(capacity);
-        bytes.extend_from_slice(schema::MAGIC);
-        Ok(Self {
-            bytes,
-            compression,
-            codec: Codec::new(compression)?,
-            packed: Vec::new(),
-            columns: Vec::new(),
-            group_at: schema::MAGIC.len(),
-            groups: Vec::new(),
-            rows: 0,
-        })
+        let mut pages = Pages::new(compression, capacity)?;
+        pages.bytes.extend_from_slice(schema::MAGIC);
+        Ok(Self { pages, columns: Vec::new(), group_at: schema::MAGIC.len(), groups: Vec::new(), rows: 0 })
     }
 
     /// Begins the next column of the row group.
     pub(super) fn column(&mut self) -> ColumnBuilder<'_> {
-        let from = self.bytes.len();
+        let from = self.pages.bytes.len();
         ColumnBuilder {
             file: self,
             from,
@@ -65,7 +52,7 @@ impl FileBuilder {
         let (from, length) = chunk.byte_range();
         let bytes = file.get(from as usize..(from + length) as usize);
         let bytes = bytes.ok_or_else(|| ParquetError::General("a column chunk outside its file".into()))?;
-        let moved = |at: i64| at - from as i64 + self.bytes.len() as i64;
+        let moved = |at: i64| at - from as i64 + self.pages.bytes.len() as i64;
         // The same column of the other file's schema.
         let leaf = schema::parquet().column(self.columns.len());
         let adopted = ColumnChunkMetaData::builder(leaf)
@@ -77,7 +64,7 @@ impl FileBuilder {
             .set_data_page_offset(moved(chunk.data_page_offset()))
             .build()?;
         self.columns.push(adopted);
-        self.bytes.extend_from_slice(bytes);
+        self.pages.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -92,7 +79,7 @@ impl FileBuilder {
             .set_file_offset(self.group_at as i64)
             .build()?;
         self.groups.push(group);
-        self.group_at = self.bytes.len();
+        self.group_at = self.pages.bytes.len();
         self.rows += rows as i64;
         Ok(())
     }
@@ -103,8 +90,8 @@ impl FileBuilder {
         let created_by = Some(format!("{}{}", schema::CREATED_BY, schema::FORMAT_VERSION));
         let file = FileMetaData::new(VERSION, self.rows, created_by, None, schema::parquet().clone(), None);
         let metadata = ParquetMetaData::new(file, self.groups);
-        ParquetMetaDataWriter::new(&mut self.bytes, &metadata).finish()?;
-        Ok((self.bytes, metadata))
+        ParquetMetaDataWriter::new(&mut self.pages.bytes, &metadata).finish()?;
+        Ok((self.pages.bytes, metadata))
     }
 }
 
@@ -122,43 +109,25 @@ pub(super) struct ColumnBuilder<'a> {
 
 impl ColumnBuilder<'_> {
     /// A dictionary of so many values, plain and without a codec. Before any other page.
-    pub(super) fn dictionary(&mut self, body: &[u8], values: usize) {
-        const DICTIONARY_PAGE: usize = 2;
-        let out = &mut self.file.bytes;
-        put_sizes(out, DICTIONARY_PAGE, body.len(), body.len());
-        out.push(4 << 4 | STRUCT); // field 7
-        put_i32(out, values);
-        put_i32(out, Encoding::PLAIN as usize);
-        out.push(1 << 4 | FALSE);
-        out.extend_from_slice(&[STOP, STOP]);
-        out.extend_from_slice(body);
-        self.data_at = out.len();
-        self.plain_bytes = out.len() - self.from;
-        self.encodings = EncodingMask::new_from_encodings(
-            [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY].iter(),
-        );
+    pub(super) fn dictionary(&mut self, body: &[u8], values: usize) -> Result<()> {
+        self.plain_bytes = self.file.pages.put(Page::Dictionary { values }, body, false)?;
+        self.data_at = self.file.pages.bytes.len();
+        self.encodings = EncodingMask::new_from_encodings(DICTIONARY_ENCODINGS.iter());
+        Ok(())
     }
 
     /// A page of so many rows, without a codec.
-    pub(super) fn page(&mut self, body: &[u8], rows: usize, encoding: Encoding) {
-        let out = &mut self.file.bytes;
-        let header = put_data_header(out, body.len(), body.len(), rows, encoding);
-        out.extend_from_slice(body);
-        self.plain_bytes += header + body.len();
+    pub(super) fn page(&mut self, body: &[u8], rows: usize, encoding: Encoding) -> Result<()> {
+        self.plain_bytes += self.file.pages.put(Page::Data { rows, encoding }, body, false)?;
         self.rows += rows;
+        Ok(())
     }
 
     /// A page of so many rows with the file's codec. All of a column's are, or none.
     pub(super) fn packed_page(&mut self, body: &[u8], rows: usize) -> Result<()> {
-        let FileBuilder { bytes, codec: Some(codec), packed, compression, .. } = &mut *self.file else {
-            self.page(body, rows, Encoding::PLAIN);
-            return Ok(());
-        };
-        let length = codec.pack(body, packed)?;
-        let header = put_data_header(bytes, body.len(), length, rows, Encoding::PLAIN);
-        bytes.extend_from_slice(&packed[..length]);
-        self.compression = *compression;
-        self.plain_bytes += header + body.len();
+        let page = Page::Data { rows, encoding: Encoding::PLAIN };
+        self.plain_bytes += self.file.pages.put(page, body, true)?;
+        self.compression = self.file.pages.compression;
         self.rows += rows;
         Ok(())
     }
@@ -169,7 +138,7 @@ impl ColumnBuilder<'_> {
             .set_compression(schema::codec(self.compression))
             .set_encodings_mask(self.encodings)
             .set_num_values(self.rows as i64)
-            .set_total_compressed_size((file.bytes.len() - self.from) as i64)
+            .set_total_compressed_size((file.pages.bytes.len() - self.from) as i64)
             .set_total_uncompressed_size(self.plain_bytes as i64)
             .set_data_page_offset(self.data_at as i64)
             .set_dictionary_page_offset((self.data_at > self.from).then_some(self.from as i64));
@@ -181,6 +150,51 @@ impl ColumnBuilder<'_> {
         }
         file.columns.push(metadata.build()?);
         Ok(())
+    }
+}
+
+/// What the column chunk of a dictionary is encoded with.
+pub(super) const DICTIONARY_ENCODINGS: [Encoding; 3] =
+    [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY];
+
+/// What a page's header says of it, beside its sizes.
+#[derive(Clone, Copy)]
+pub(super) enum Page {
+    /// So many values, plain.
+    Dictionary { values: usize },
+    /// So many rows.
+    Data { rows: usize, encoding: Encoding },
+}
+
+/// Page behind page.
+pub(super) struct Pages {
+    pub(super) bytes: Vec<u8>,
+    pub(super) compression: Compression,
+    codec: Option<Codec>,
+    /// A page that a codec made. One buffer for every page.
+    packed: Vec<u8>,
+}
+
+impl Pages {
+    pub(super) fn new(compression: Compression, capacity: usize) -> Result<Self> {
+        let (bytes, codec) = (Vec::with_capacity(capacity), Codec::new(compression)?);
+        Ok(Self { bytes, compression, codec, packed: Vec::new() })
+    }
+
+    /// Adds a page, with the codec if it `packs`. How long it is without one, its header included.
+    pub(super) fn put(&mut self, page: Page, body: &[u8], packs: bool) -> Result<usize> {
+        let packed = match self.codec.as_mut().filter(|_| packs) {
+            Some(codec) => {
+                let length = codec.pack(body, &mut self.packed)?;
+                &self.packed[..length]
+            }
+            None => body,
+        };
+        let from = self.bytes.len();
+        put_header(&mut self.bytes, page, body.len(), packed.len());
+        let header = self.bytes.len() - from;
+        self.bytes.extend_from_slice(packed);
+        Ok(header + body.len())
     }
 }
 
@@ -234,22 +248,27 @@ fn put_i32(out: &mut Vec<u8>, value: usize) {
     put_varint(out, (value as u64) << 1); // zigzag
 }
 
-fn put_sizes(out: &mut Vec<u8>, page_type: usize, plain: usize, packed: usize) {
-    put_i32(out, page_type);
+fn put_header(out: &mut Vec<u8>, page: Page, plain: usize, packed: usize) {
+    const DATA_PAGE: usize = 0;
+    const DICTIONARY_PAGE: usize = 2;
+    let kind = if matches!(page, Page::Data { .. }) { DATA_PAGE } else { DICTIONARY_PAGE };
+    put_i32(out, kind);
     put_i32(out, plain);
     put_i32(out, packed);
-}
-
-/// How long the header is.
-fn put_data_header(out: &mut Vec<u8>, plain: usize, packed: usize, rows: usize, encoding: Encoding) -> usize {
-    const DATA_PAGE: usize = 0;
-    let from = out.len();
-    put_sizes(out, DATA_PAGE, plain, packed);
-    out.push(2 << 4 | STRUCT); // field 5
-    put_i32(out, rows);
-    put_i32(out, encoding as usize);
-    put_i32(out, Encoding::RLE as usize);
-    put_i32(out, Encoding::RLE as usize);
+    match page {
+        Page::Data { rows, encoding } => {
+            out.push(2 << 4 | STRUCT); // field 5
+            put_i32(out, rows);
+            put_i32(out, encoding as usize);
+            put_i32(out, Encoding::RLE as usize);
+            put_i32(out, Encoding::RLE as usize);
+        }
+        Page::Dictionary { values } => {
+            out.push(4 << 4 | STRUCT); // field 7
+            put_i32(out, values);
+            put_i32(out, Encoding::PLAIN as usize);
+            out.push(1 << 4 | FALSE);
+        }
+    }
     out.extend_from_slice(&[STOP, STOP]);
-    out.len() - from
 }

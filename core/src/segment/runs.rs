@@ -7,13 +7,15 @@
 //! topic, partition     DICTIONARY page: the distinct values, plain
 //!                      DATA page: bit width, one byte · a run a slice (neighbours with one value: together)
 //! nothing in a column  DATA page: repetition levels, if it has them, and definition levels: u32 LE length · one run of 0
-//! run                  rows << 1 as varint · value, in as many bytes as the bit width needs (RLE of Parquet)
+//! run                  rows << 1 as varint · value, in as many bytes as the bit width needs
+//! short runs           eights of rows << 1 | 1 as varint · their values bit by bit, the lowest first (RLE and bit-packing
+//!                      hybrid of Parquet)
 //! ```
+//! Merged segments write more columns so (`merged::same`).
 
 use std::collections::BTreeMap;
 
 use parquet::basic::Encoding;
-use parquet::data_type::ByteArray;
 use parquet::errors::Result;
 use parquet::file::statistics::Statistics;
 
@@ -45,20 +47,50 @@ impl<T: PartialEq + Ord + Copy> Runs<T> {
         Self { values, runs }
     }
 
-    fn data_page(&self) -> Vec<u8> {
-        let bits = u32::BITS - (self.values.len() as u32 - 1).leading_zeros();
-        // One, where none would do: not every reader knows what a width of 0 means.
-        let bits = bits.max(1);
-        let mut page = vec![bits as u8];
-        for (value, rows) in &self.runs {
-            put_run(&mut page, *rows, *value, bits);
-        }
-        page
+    /// The distinct values, in the order of their first row.
+    pub(super) fn values(&self) -> &[T] {
+        &self.values
     }
 
-    fn min_max(&self) -> (Option<T>, Option<T>) {
-        (self.values.iter().min().copied(), self.values.iter().max().copied())
+    /// The data pages, each of at most `rows_max` rows.
+    pub(super) fn pages(&self, rows_max: u64) -> Vec<RunPage<T>> {
+        let bits = u32::BITS - (self.values.len() as u32).saturating_sub(1).leading_zeros();
+        // One, where none would do: not every reader knows what a width of 0 means.
+        let bits = bits.max(1);
+        let mut pages = Vec::new();
+        let (mut page, mut room) = (Vec::new(), rows_max);
+        for (value, rows) in &self.runs {
+            let mut left = *rows;
+            while left > 0 {
+                let take = left.min(room);
+                page.push((*value, take));
+                (left, room) = (left - take, room - take);
+                if room == 0 {
+                    pages.extend(self.page(&page, bits));
+                    page.clear();
+                    room = rows_max;
+                }
+            }
+        }
+        pages.extend(self.page(&page, bits));
+        pages
     }
+
+    fn page(&self, runs: &[(u32, u64)], bits: u32) -> Option<RunPage<T>> {
+        let values = || runs.iter().map(|(value, _)| self.values[*value as usize]);
+        let (min, max) = (values().min()?, values().max()?);
+        let mut body = vec![bits as u8];
+        put_runs(&mut body, runs, bits);
+        Some(RunPage { body, rows: runs.iter().map(|(_, rows)| rows).sum(), min, max })
+    }
+}
+
+/// A data page, and what the page index says of it.
+pub(super) struct RunPage<T> {
+    pub(super) body: Vec<u8>,
+    pub(super) rows: u64,
+    pub(super) min: T,
+    pub(super) max: T,
 }
 
 /// Writes the `topic` column.
@@ -68,30 +100,34 @@ pub(super) fn write_topics(file: &mut FileBuilder, topics: &Runs<&str>) -> Resul
         dictionary.extend_from_slice(&(topic.len() as u32).to_le_bytes());
         dictionary.extend_from_slice(topic.as_bytes());
     }
-    let (min, max) = topics.min_max();
-    let statistics =
-        Statistics::byte_array(min.map(ByteArray::from), max.map(ByteArray::from), None, Some(0), false);
-    write(file, &dictionary, topics, statistics)
+    write(file, &dictionary, topics, |min, max| {
+        Statistics::byte_array(Some(min.into()), Some(max.into()), None, Some(0), false)
+    })
 }
 
 /// Writes the `partition` column.
 pub(super) fn write_partitions(file: &mut FileBuilder, partitions: &Runs<i32>) -> Result<()> {
     let dictionary: Vec<u8> = partitions.values.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let (min, max) = partitions.min_max();
-    write(file, &dictionary, partitions, Statistics::int32(min, max, None, Some(0), false))
+    write(file, &dictionary, partitions, |min, max| {
+        Statistics::int32(Some(min), Some(max), None, Some(0), false)
+    })
 }
 
 fn write<T: PartialEq + Ord + Copy>(
     file: &mut FileBuilder,
     dictionary: &[u8],
     runs: &Runs<T>,
-    statistics: Statistics,
+    statistics: impl Fn(T, T) -> Statistics,
 ) -> Result<()> {
-    let rows = runs.runs.iter().map(|(_, rows)| rows).sum::<u64>() as usize;
     let mut column = file.column();
-    column.dictionary(dictionary, runs.values.len());
-    column.page(&runs.data_page(), rows, Encoding::RLE_DICTIONARY);
-    column.close(Some(statistics))
+    column.dictionary(dictionary, runs.values.len())?;
+    // One, however many rows there are.
+    let mut all = None;
+    for RunPage { body, rows, min, max } in runs.pages(u64::MAX) {
+        column.page(&body, rows as usize, Encoding::RLE_DICTIONARY)?;
+        all = Some(statistics(min, max));
+    }
+    column.close(all)
 }
 
 /// Writes a column in which no row has anything.
@@ -108,8 +144,45 @@ pub(super) fn write_nothing(file: &mut FileBuilder, leaf: usize, rows: u64) -> R
         }
     }
     let mut column = file.column();
-    column.page(&page, rows as usize, Encoding::PLAIN);
+    column.page(&page, rows as usize, Encoding::PLAIN)?;
     column.close(None)
+}
+
+/// Values and how often each comes.
+fn put_runs(page: &mut Vec<u8>, runs: &[(u32, u64)], bits: u32) {
+    // Values of short runs; what is bit-packed comes in eights, but for the last.
+    let mut short: Vec<u32> = Vec::new();
+    for (value, rows) in runs {
+        let fill = (short.len().next_multiple_of(8) - short.len()) as u64;
+        // A run that is long even without what completes the eight before it.
+        let taken = if *rows >= fill + 8 { fill } else { *rows };
+        short.extend((0..taken).map(|_| *value));
+        if taken < *rows {
+            put_packed(page, &mut short, bits);
+            put_run(page, rows - taken, *value, bits);
+        }
+    }
+    put_packed(page, &mut short, bits);
+}
+
+/// One bit-packed run, padded to an eight with zeros. Takes the values.
+fn put_packed(page: &mut Vec<u8>, values: &mut Vec<u32>, bits: u32) {
+    if values.is_empty() {
+        return;
+    }
+    let eights = values.len().div_ceil(8);
+    values.resize(eights * 8, 0);
+    put_varint(page, (eights as u64) << 1 | 1);
+    let (mut open, mut filled) = (0u64, 0);
+    for value in values.drain(..) {
+        // Below 8 bits are open, and a value has 32 at most.
+        open |= u64::from(value) << filled;
+        filled += bits;
+        while filled >= 8 {
+            page.push(open as u8);
+            (open, filled) = (open >> 8, filled - 8);
+        }
+    }
 }
 
 /// One run of Parquet's RLE.

@@ -113,7 +113,7 @@ impl Upkeep {
             if over {
                 memory.hours.remove(&hour);
             } else if let Some(known) = memory.hours.get_mut(&hour)
-                && noted.bytes >= limits::REWRITE_BYTES
+                && noted.bytes >= limits::REWRITE_BYTES_WANTED
             {
                 known.bytes = known.bytes.saturating_sub(noted.bytes);
             }
@@ -141,7 +141,7 @@ impl Upkeep {
             Some((view.slot, known.generation, named, indexed, i64::from(hour) < now_hour && !open))
         })?;
         let Some((drawn, generation, named, indexed, over)) = state else { return Ok(Some(true)) };
-        if !all && !over && noted.bytes < limits::REWRITE_BYTES {
+        if !all && !over && noted.bytes < limits::REWRITE_BYTES_WANTED {
             return Ok(Some(false));
         }
         let mut pieces: BTreeMap<ObjectRef, Piece> = BTreeMap::new();
@@ -359,7 +359,7 @@ fn neighbours(mut pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<Pi
     pieces.sort_by_key(Piece::began);
     let (mut run, mut bytes): (Vec<Piece>, u64) = (Vec::new(), 0);
     let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
-    let is_done = |run: &Vec<Piece>, bytes: u64| match bytes >= limits::REWRITE_BYTES {
+    let is_done = |run: &Vec<Piece>, bytes: u64, enough: u64| match bytes >= enough {
         true => run.len() >= 2,
         false => over && run.len() >= least,
     };
@@ -374,7 +374,10 @@ fn neighbours(mut pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<Pi
             && run.len() < limits::REWRITE_OBJECTS_MAX
             && ends.len() + partitions <= limits::RANGES_PER_FOLD;
         if is_large || !follows || !fits {
-            if is_done(&run, bytes) || (!is_large && run.len() >= limits::REWRITE_OBJECTS_MAX) {
+            // It will not become more.
+            if is_done(&run, bytes, limits::REWRITE_BYTES)
+                || (!is_large && run.len() >= limits::REWRITE_OBJECTS_MAX)
+            {
                 return Some(run);
             }
             (run, bytes) = (Vec::new(), 0);
@@ -386,11 +389,11 @@ fn neighbours(mut pieces: Vec<Piece>, over: bool, least: usize) -> Option<Vec<Pi
         bytes += piece.bytes();
         ends.extend(piece.ranges.iter().map(|(partition, range)| (*partition, range.end)));
         run.push(piece);
-        if bytes >= limits::REWRITE_BYTES && run.len() >= 2 {
+        if bytes >= limits::REWRITE_BYTES_WANTED && run.len() >= 2 {
             return Some(run);
         }
     }
-    is_done(&run, bytes).then_some(run)
+    is_done(&run, bytes, limits::REWRITE_BYTES_WANTED).then_some(run)
 }
 
 #[cfg(test)]
@@ -433,6 +436,11 @@ mod tests {
         let large = |number: u64, mib: u32| piece(number, mib * MIB, &[(0, number * 10, number * 10 + 10)]);
         let all = vec![large(1, 20), large(2, 30), large(3, 20), large(4, 30)];
         assert_eq!(chosen(all, false, 4), Some(vec![1, 2, 3]), "enough for a large one");
+        // What they become is a little smaller than they are, and must be large, or it would be rewritten with the next small one.
+        let alike =
+            |count: u64| (1..=count).map(|n| piece(n, 2_583_000, &[(0, n * 10, n * 10 + 10)])).collect();
+        assert_eq!(chosen(alike(26), false, 4), None, "67.2 MB would become 67.0, and 64 MiB are 67.1");
+        assert_eq!(chosen(alike(40), false, 4), Some((1..=30).collect()));
         // A large one stays as it is, and is between the others.
         let all = || vec![small(1), small(2), large(3, 64), small(4), small(5), small(6)];
         assert_eq!(chosen(all(), true, 2), Some(vec![1, 2]));

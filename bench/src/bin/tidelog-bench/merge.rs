@@ -37,7 +37,7 @@ use tidelog_core::env::SystemEnv;
 use tidelog_core::ledger::Settings;
 use tidelog_core::segment::{Compression, merged, schema};
 use tidelog_core::store::Store;
-use tidelog_core::topic::COMPRESSION_TYPE;
+use tidelog_core::topic::{COMPRESSION_TYPE, INLINE_BYTES_MAX};
 use tidelog_core::upkeep::UpkeepSettings;
 use tidelog_core::{Log, Record};
 use tokio::runtime::{Builder, Runtime};
@@ -79,7 +79,11 @@ async fn in_folder(folder: &Path, compression: Compression) -> Fallible<Log> {
 }
 
 async fn create(log: &Log, compression: Compression) -> Fallible<()> {
-    let config = [(COMPRESSION_TYPE.to_owned(), compression.to_string())];
+    // All of it in segments, the last few lines, too: that is what bare Parquet reads.
+    let config = [
+        (COMPRESSION_TYPE.to_owned(), compression.to_string()),
+        (INLINE_BYTES_MAX.to_owned(), "0".to_owned()),
+    ];
     log.admin().create_topic(TOPIC, 1, &config).await?;
     Ok(())
 }

@@ -20,6 +20,7 @@
 //! `timestamp` is what the producer said. Where `timestamp_type` is 1 (LogAppendTime), a record's time is `append_time`.
 
 mod reader;
+mod same;
 pub mod schema;
 #[cfg(test)]
 mod tests;

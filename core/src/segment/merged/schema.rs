@@ -16,6 +16,7 @@
 //! 11      key            required BYTE_ARRAY (STRING)         dictionary or plain  none
 //! 12      value          optional BYTE_ARRAY                  dictionary or plain  none
 //! ```
+//! Each column has an offset index, and all with statistics a column index. Encodings of pages are told for the key alone.
 //! `created_by` is `tidelog merged version 1`: the format's version, not the program's.
 
 use std::collections::HashMap;
@@ -36,6 +37,17 @@ use crate::segment::{Compression, schema};
 pub const FORMAT_VERSION: u32 = 1;
 /// `created_by`, without the version.
 pub(super) const CREATED_BY: &str = "tidelog merged version ";
+
+/// Columns by their place; the leaf of each is at the same place, the first of the headers' two, too.
+pub(super) const TOPIC: usize = 0;
+pub(super) const PARTITION: usize = 1;
+pub(super) const OFFSET: usize = 2;
+pub(super) const TIMESTAMP: usize = 3;
+pub(super) const APPEND_TIME: usize = 4;
+pub(super) const TIMESTAMP_TYPE: usize = 5;
+pub(super) const KEY: usize = 6;
+pub(super) const VALUE: usize = 7;
+pub(super) const HEADERS: usize = 8;
 
 fn field(id: u32, name: &str, data_type: DataType, nullable: bool) -> Field {
     let id = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);

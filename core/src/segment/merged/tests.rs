@@ -230,3 +230,87 @@ fn timestamps_that_repeat_have_a_dictionary() {
     assert!(times(&[part(0, 8_000, least), part(8_000, beyond, 1)]).0);
     assert!(!times(&[part(0, 8_000, 1), part(8_000, 8_000, 100)]).0);
 }
+
+#[test]
+fn what_the_records_of_a_part_share_is_in_runs_of_any_length() {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+    use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+    use parquet::file::page_index::column_index::ColumnIndexMetaData;
+
+    // Around eights, around pages, and so many that are short that a value has more than a byte.
+    let short = (0..600).map(|n| [1, 2, 7, 8, 9, 3, 15, 16, 17, 1][n % 10]);
+    let lengths = short.clone().chain([19_990, 20_001, 3, 40_005]).chain(short);
+    let (mut parts, mut next) = (Vec::new(), [0u64; 3]);
+    for (n, length) in lengths.enumerate() {
+        let partition = n * 3 / 1_204;
+        // Neither each another, nor in order.
+        let append_ms = (n * 7_919 % 1_009) as i64 + 1_766_000_000_000;
+        parts.push(part(partition as u32, next[partition], append_ms, rows(n, length, 1)));
+        next[partition] += length as u64;
+    }
+    for compression in Compression::ALL {
+        let mut writer = MergedWriter::new("t", TOPIC, compression, false).unwrap();
+        parts.iter().for_each(|part| writer.push(part.clone()).unwrap());
+        let file = writer.finish().unwrap().file();
+
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap();
+        let parquet = reader.metadata().clone();
+        let (mut partitions, mut times, mut types) = (Vec::new(), Vec::new(), Vec::new());
+        for batch in reader.build().unwrap() {
+            let batch = batch.unwrap();
+            let topics = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+            assert!(topics.as_string::<i32>().iter().all(|topic| topic == Some("t")));
+            partitions.extend_from_slice(batch.column(1).as_primitive::<Int32Type>().values());
+            times.extend_from_slice(batch.column(4).as_primitive::<TimestampMicrosecondType>().values());
+            types.extend_from_slice(batch.column(5).as_primitive::<Int32Type>().values());
+        }
+        let all = |value: fn(&MergedPart) -> i64| -> Vec<i64> {
+            parts.iter().flat_map(|part| std::iter::repeat_n(value(part), part.rows.len())).collect()
+        };
+        let wide = |values: Vec<i32>| -> Vec<i64> { values.into_iter().map(i64::from).collect() };
+        let is_log = |part: &MergedPart| i64::from(part.time_type == TimestampType::LogAppendTime);
+        let columns = [(1, wide(partitions)), (4, times), (5, wide(types))];
+        assert_eq!(columns[0].1, all(|part| i64::from(part.partition)));
+        assert_eq!(columns[1].1, all(|part| part.append_ms * 1_000));
+        assert_eq!(columns[2].1, all(is_log));
+
+        // Each page's range, and the chunk's, is that of its rows.
+        let mut first = 0;
+        for group in 0..parquet.num_row_groups() {
+            let rows = parquet.row_group(group).num_rows() as usize;
+            let index = parquet.page_index_for_row_group(group);
+            for (leaf, values) in &columns {
+                let values = &values[first..first + rows];
+                let begins = index.offset_index(*leaf).unwrap().page_locations().iter();
+                let begins: Vec<usize> = begins.map(|page| page.first_row_index as usize).collect();
+                assert_eq!(begins, (0..rows).step_by(20_000).collect::<Vec<_>>());
+                let of_page = |page: usize| match index.column_index(*leaf).unwrap() {
+                    ColumnIndexMetaData::INT32(index) => (
+                        i64::from(*index.min_value(page).unwrap()),
+                        i64::from(*index.max_value(page).unwrap()),
+                    ),
+                    ColumnIndexMetaData::INT64(index) => {
+                        (*index.min_value(page).unwrap(), *index.max_value(page).unwrap())
+                    }
+                    other => panic!("{other:?}"),
+                };
+                let range = |values: &[i64]| (*values.iter().min().unwrap(), *values.iter().max().unwrap());
+                for (page, begin) in begins.iter().enumerate() {
+                    assert_eq!(of_page(page), range(&values[*begin..rows.min(begin + 20_000)]));
+                }
+                let statistics = parquet.row_group(group).column(*leaf).statistics().unwrap();
+                let wide = |bytes: &[u8]| match bytes.len() {
+                    4 => i64::from(i32::from_le_bytes(bytes.try_into().unwrap())),
+                    _ => i64::from_le_bytes(bytes.try_into().unwrap()),
+                };
+                let (min, max) = (statistics.min_bytes_opt().unwrap(), statistics.max_bytes_opt().unwrap());
+                assert_eq!((wide(min), wide(max)), range(values));
+                assert_eq!(statistics.null_count_opt(), Some(0));
+            }
+            first += rows;
+        }
+        assert!(parquet.num_row_groups() > 1);
+    }
+}
