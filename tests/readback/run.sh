@@ -48,13 +48,23 @@ done
 # Merged twice, trimmed within a merged file, and a rest that is not merged.
 tidelog topic create stamped --partitions 2 --config message.timestamp.type=LogAppendTime --config parquet.bloom.filter.key=true
 tidelog produce stamped --format ndjson "$work/odd-1.ndjson"
+# A record or a few each append: what such records share comes in runs that are too short for a run of their own.
+tidelog topic create dripped --partitions 1 --config message.timestamp.type=LogAppendTime
+drip() {
+  "$python" -c 'import sys, time
+for i in range(int(sys.argv[1])):
+    print(f"drop {i}", flush=True)
+    time.sleep(0.004)' "$1" | tidelog produce dripped --format lines --linger-ms 0
+}
+drip 800
 merge() {
   for topic in "$@"; do tidelog topic alter "$topic" --config merge.max.age.ms=1000; done
   sleep 1.1
   tidelog upkeep --once
   for topic in "$@"; do tidelog topic alter "$topic" --config merge.max.age.ms=86400000; done
 }
-merge odd stamped
+merge odd stamped dripped
+drip 10
 tidelog produce odd --format ndjson "$work/odd-1.ndjson"
 tidelog produce stamped --format ndjson "$work/odd-2.ndjson"
 merge odd stamped
@@ -83,7 +93,7 @@ if [[ $alone == Trino ]]; then
   done
   export TRINO=127.0.0.1:$port
 fi
-"$python" "$here/merged.py" ${alone:+--engines "$alone"} odd stamped
+"$python" "$here/merged.py" ${alone:+--engines "$alone"} odd stamped dripped
 [[ ! $alone ]] || exit 0
 
 "$python" "$here/cookbook.py" "$here/../../docs/COOKBOOK.md"
@@ -92,4 +102,4 @@ program=$("$here/../built" tidelog-s3server)
 "$program" >"$work/endpoint" &
 server=$!
 until [[ -s $work/endpoint ]]; do kill -0 "$server"; sleep 0.1; done
-"$python" "$here/merged.py" --s3 "$(head -n 1 "$work/endpoint")" odd stamped
+"$python" "$here/merged.py" --s3 "$(head -n 1 "$work/endpoint")" odd stamped dripped

@@ -22,7 +22,7 @@ use crate::segment::runs::Runs;
 use crate::segment::{Compression, schema as l0};
 
 /// Appends one of these columns, the next of the row group.
-pub(super) fn append<T: Same>(
+pub(super) fn append<T: Value>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     leaf: usize,
     runs: &Runs<T>,
@@ -73,7 +73,7 @@ pub(super) fn append<T: Same>(
 }
 
 /// A value of these columns.
-pub(super) trait Same: Copy + Ord {
+pub(super) trait Value: Copy + Ord {
     /// In Parquet.
     const TYPE: Type;
 
@@ -89,7 +89,7 @@ pub(super) trait Same: Copy + Ord {
     fn statistics(min: Self, max: Self) -> Statistics;
 }
 
-impl Same for i32 {
+impl Value for i32 {
     const TYPE: Type = Type::INT32;
 
     fn bytes(self) -> Vec<u8> {
@@ -101,7 +101,7 @@ impl Same for i32 {
     }
 }
 
-impl Same for i64 {
+impl Value for i64 {
     const TYPE: Type = Type::INT64;
 
     fn bytes(self) -> Vec<u8> {
@@ -113,7 +113,7 @@ impl Same for i64 {
     }
 }
 
-impl Same for &str {
+impl Value for &str {
     const TYPE: Type = Type::BYTE_ARRAY;
 
     fn bytes(self) -> Vec<u8> {
