@@ -1,7 +1,7 @@
 """Ships lines into the deployed stack with software that nobody here wrote, and reads back exactly those: through the fetch
 function, the command line on the same store, and DuckDB and pyarrow on the bucket's Parquet.
 
-    check.py TIDELOG STATE      the binary; what `just localstack up --output json` printed
+    check.py TIDELOG STATE LOG      the binary; what `just localstack up --output json` printed; where LocalStack logs
 """
 
 import base64
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from pyarrow.fs import S3FileSystem
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TIDELOG, STATE = sys.argv[1], json.loads(sys.argv[2])
+TIDELOG, STATE, LOG = sys.argv[1], json.loads(sys.argv[2]), pathlib.Path(sys.argv[3])
 INGEST, FETCH, STORE = STATE["ingest_url"], STATE["fetch_url"], STATE["store"]
 ENDPOINT = urllib.parse.parse_qs(urllib.parse.urlparse(STORE).query)["endpoint"][0]
 BUCKET = urllib.parse.urlparse(STORE).netloc
@@ -303,6 +304,27 @@ def parquet():
     check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
 
 
+# Dollars of a million requests of the least size (us-east-1, on demand, September 2026). Listings are not here: the check lists, too.
+DOLLARS = {
+    "s3.PutObject": 5, "s3.GetObject": 0.4, "s3.HeadObject": 0.4,
+    "dynamodb.PutItem": 0.625, "dynamodb.Query": 0.125, "dynamodb.GetItem": 0.125,
+}
+
+
+def requests_since(place):
+    """What LocalStack was asked since its log was so long, by what it costs."""
+    with LOG.open("rb") as log:
+        log.seek(place)
+        asked = re.findall(rb"AWS (\w+\.\w+) => ", log.read())
+    return collections.Counter(name.decode() for name in asked if name.decode() in DOLLARS)
+
+
+def tell(what, asked, records):
+    dollars = sum(DOLLARS[name] * count for name, count in asked.items()) / 1e6
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(asked.items()))
+    print(f"requests: {what}: {counts}: at least ${dollars:.6f} for {records} records", flush=True)
+
+
 def upkeep():
     """The table's stream wakes upkeep, which merges; DuckDB reads what it made, as consume does; then retention and sweep."""
     lambdas, s3 = (boto3.client(name, endpoint_url=ENDPOINT) for name in ("lambda", "s3"))
@@ -312,6 +334,7 @@ def upkeep():
         return [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET, Prefix="log/topics/merged/").get("Contents", [])]
 
     tidelog("topic", "create", "merged", "--partitions", "2", "--config", "merge.max.age.ms=1000")
+    before = LOG.stat().st_size
     for number in range(5):
         check("a request", post("merged", "\n".join(f"{number}-{i} {line}" for i, line in enumerate(LINES)).encode())[0], 200)
     until = time.monotonic() + 90
@@ -329,6 +352,10 @@ def upkeep():
     # What came after the stream's event is a second old by now, too.
     time.sleep(1.2)
     check("the first of a process sweeps", run()["swept"] is not None, True)
+    asked = requests_since(before)
+    tell("five requests, merged by the stream and by a scheduled run", asked, 5 * len(LINES))
+    # The five ride inside their commits. A merged segment at least; fold, row and `Indexed` of it.
+    check("no less than ingest and merge are", (asked["s3.PutObject"] >= 1, asked["dynamodb.PutItem"] >= 8), (True, True))
     consumed_ = [json.loads(line) for line in tidelog("consume", "merged", "--until", "end", "--format", "json").splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         for number, key in enumerate(merged()):

@@ -14,7 +14,7 @@ stack down
 state=$(stack up --port 0 --output json)
 pid=$(python3 -c 'import json; print(json.load(open(".emu/localstack-test/state.json"))["pid"])')
 
-"$python" "$here/check.py" "$(tests/built tidelog)" "$state"
+"$python" "$here/check.py" "$(tests/built tidelog)" "$state" .emu/localstack-test/localstack.log
 
 # Deployed again, nothing changes; destroyed, nothing is left in the account.
 [[ $(stack up --output json) == "$state" ]] || { echo "FAILED: a second up gives other places"; exit 1; }

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use parquet::basic::Encoding;
+use parquet::basic::{Encoding, Type};
 use parquet::errors::Result;
 use parquet::file::statistics::Statistics;
 
@@ -29,7 +29,7 @@ pub(super) struct Runs<T> {
     runs: Vec<(u32, u64)>,
 }
 
-impl<T: PartialEq + Ord + Copy> Runs<T> {
+impl<T: Value> Runs<T> {
     /// From the value and the rows of each slice. `at` finds a value that came before.
     pub(super) fn new(slices: impl Iterator<Item = (T, u64)>) -> Self {
         let mut index = BTreeMap::new();
@@ -47,9 +47,16 @@ impl<T: PartialEq + Ord + Copy> Runs<T> {
         Self { values, runs }
     }
 
-    /// The distinct values, in the order of their first row.
-    pub(super) fn values(&self) -> &[T] {
-        &self.values
+    /// How many values are distinct.
+    pub(super) fn distinct(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The dictionary page: they, in the order of their first row.
+    pub(super) fn dictionary(&self) -> Vec<u8> {
+        let mut page = Vec::new();
+        self.values.iter().for_each(|value| value.put(&mut page));
+        page
     }
 
     /// The data pages, each of at most `rows_max` rows.
@@ -93,39 +100,73 @@ pub(super) struct RunPage<T> {
     pub(super) max: T,
 }
 
-/// Writes the `topic` column.
-pub(super) fn write_topics(file: &mut FileBuilder, topics: &Runs<&str>) -> Result<()> {
-    let mut dictionary = Vec::new();
-    for topic in &topics.values {
-        dictionary.extend_from_slice(&(topic.len() as u32).to_le_bytes());
-        dictionary.extend_from_slice(topic.as_bytes());
+/// A value of these columns.
+pub(super) trait Value: Copy + Ord {
+    /// In Parquet.
+    const TYPE: Type;
+
+    /// As statistics have it.
+    fn bytes(self) -> Vec<u8>;
+
+    /// Adds it to a plain page.
+    fn put(self, page: &mut Vec<u8>) {
+        page.extend(self.bytes());
     }
-    write(file, &dictionary, topics, |min, max| {
-        Statistics::byte_array(Some(min.into()), Some(max.into()), None, Some(0), false)
-    })
+
+    /// No null, and no value beyond these.
+    fn statistics(min: Self, max: Self) -> Statistics;
 }
 
-/// Writes the `partition` column.
-pub(super) fn write_partitions(file: &mut FileBuilder, partitions: &Runs<i32>) -> Result<()> {
-    let dictionary: Vec<u8> = partitions.values.iter().flat_map(|p| p.to_le_bytes()).collect();
-    write(file, &dictionary, partitions, |min, max| {
+impl Value for i32 {
+    const TYPE: Type = Type::INT32;
+
+    fn bytes(self) -> Vec<u8> {
+        self.to_le_bytes().into()
+    }
+
+    fn statistics(min: Self, max: Self) -> Statistics {
         Statistics::int32(Some(min), Some(max), None, Some(0), false)
-    })
+    }
 }
 
-fn write<T: PartialEq + Ord + Copy>(
-    file: &mut FileBuilder,
-    dictionary: &[u8],
-    runs: &Runs<T>,
-    statistics: impl Fn(T, T) -> Statistics,
-) -> Result<()> {
+impl Value for i64 {
+    const TYPE: Type = Type::INT64;
+
+    fn bytes(self) -> Vec<u8> {
+        self.to_le_bytes().into()
+    }
+
+    fn statistics(min: Self, max: Self) -> Statistics {
+        Statistics::int64(Some(min), Some(max), None, Some(0), false)
+    }
+}
+
+impl Value for &str {
+    const TYPE: Type = Type::BYTE_ARRAY;
+
+    fn bytes(self) -> Vec<u8> {
+        self.into()
+    }
+
+    fn put(self, page: &mut Vec<u8>) {
+        page.extend((self.len() as u32).to_le_bytes());
+        page.extend(self.as_bytes());
+    }
+
+    fn statistics(min: Self, max: Self) -> Statistics {
+        Statistics::byte_array(Some(min.into()), Some(max.into()), None, Some(0), false)
+    }
+}
+
+/// Writes the `topic` or the `partition` column.
+pub(super) fn write<T: Value>(file: &mut FileBuilder, runs: &Runs<T>) -> Result<()> {
     let mut column = file.column();
-    column.dictionary(dictionary, runs.values.len())?;
+    column.dictionary(&runs.dictionary(), runs.distinct())?;
     // One, however many rows there are.
     let mut all = None;
     for RunPage { body, rows, min, max } in runs.pages(u64::MAX) {
         column.page(&body, rows as usize, Encoding::RLE_DICTIONARY)?;
-        all = Some(statistics(min, max));
+        all = Some(T::statistics(min, max));
     }
     column.close(all)
 }

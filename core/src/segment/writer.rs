@@ -155,9 +155,9 @@ fn write_group(
 ) -> parquet::errors::Result<()> {
     let rows = |s: &SegmentSlice<'_>| s.rows.len() as u64;
     let all_rows = slices.iter().map(rows).sum();
-    runs::write_topics(file, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
+    runs::write(file, &Runs::new(slices.iter().map(|s| (s.topic, rows(s)))))?;
     // Fits: checked before.
-    runs::write_partitions(file, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
+    runs::write(file, &Runs::new(slices.iter().map(|s| (s.partition as i32, rows(s)))))?;
     write_timestamps(file, slices)?;
     if slices.iter().any(|s| s.rows.key_array().null_count() < s.rows.len()) {
         write_plain(file, &plain_pages(slices, Rows::key_array))?;

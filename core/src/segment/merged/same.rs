@@ -8,17 +8,16 @@
 //! All with the file's codec, each data page with its minimum and maximum in the page index.
 
 use bytes::Bytes;
-use parquet::basic::{BoundaryOrder, Encoding, EncodingMask, Type};
+use parquet::basic::{BoundaryOrder, Encoding, EncodingMask};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
 use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder};
 use parquet::file::properties::DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT;
-use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::schema;
 use crate::segment::file::{DICTIONARY_ENCODINGS, Page, Pages};
-use crate::segment::runs::Runs;
+use crate::segment::runs::{Runs, Value};
 use crate::segment::{Compression, schema as l0};
 
 /// Appends one of these columns, the next of the row group.
@@ -28,10 +27,9 @@ pub(super) fn append<T: Value>(
     runs: &Runs<T>,
     compression: Compression,
 ) -> Result<()> {
-    let mut dictionary = Vec::new();
-    runs.values().iter().for_each(|value| value.put(&mut dictionary));
     let mut pages = Pages::new(compression, 0)?;
-    let mut plain_bytes = pages.put(Page::Dictionary { values: runs.values().len() }, &dictionary, true)?;
+    let mut plain_bytes =
+        pages.put(Page::Dictionary { values: runs.distinct() }, &runs.dictionary(), true)?;
     let data_at = pages.bytes.len();
     let (mut column_index, mut offset_index) = (ColumnIndexBuilder::new(T::TYPE), OffsetIndexBuilder::new());
     let (mut all_rows, mut ranges) = (0, Vec::new());
@@ -70,62 +68,4 @@ pub(super) fn append<T: Value>(
         offset_index: Some(offset_index.build()),
     };
     group.append_column(&Bytes::from(pages.bytes), close)
-}
-
-/// A value of these columns.
-pub(super) trait Value: Copy + Ord {
-    /// In Parquet.
-    const TYPE: Type;
-
-    /// As statistics have it.
-    fn bytes(self) -> Vec<u8>;
-
-    /// Adds it to a plain page.
-    fn put(self, page: &mut Vec<u8>) {
-        page.extend(self.bytes());
-    }
-
-    /// No null, and no value beyond these.
-    fn statistics(min: Self, max: Self) -> Statistics;
-}
-
-impl Value for i32 {
-    const TYPE: Type = Type::INT32;
-
-    fn bytes(self) -> Vec<u8> {
-        self.to_le_bytes().into()
-    }
-
-    fn statistics(min: Self, max: Self) -> Statistics {
-        Statistics::int32(Some(min), Some(max), None, Some(0), false)
-    }
-}
-
-impl Value for i64 {
-    const TYPE: Type = Type::INT64;
-
-    fn bytes(self) -> Vec<u8> {
-        self.to_le_bytes().into()
-    }
-
-    fn statistics(min: Self, max: Self) -> Statistics {
-        Statistics::int64(Some(min), Some(max), None, Some(0), false)
-    }
-}
-
-impl Value for &str {
-    const TYPE: Type = Type::BYTE_ARRAY;
-
-    fn bytes(self) -> Vec<u8> {
-        self.into()
-    }
-
-    fn put(self, page: &mut Vec<u8>) {
-        page.extend((self.len() as u32).to_le_bytes());
-        page.extend(self.as_bytes());
-    }
-
-    fn statistics(min: Self, max: Self) -> Statistics {
-        Statistics::byte_array(Some(min.into()), Some(max.into()), None, Some(0), false)
-    }
 }

@@ -326,8 +326,8 @@ impl MergedWriter {
                 schema::KEY => writer.close()?.append_to_row_group(&mut group)?,
                 _ => {
                     let mut chunk = writer.close()?;
-                    // Which pages have the dictionary's encoding: engines ask where they look for a key. For each other column it
-                    // is only read, and takes DuckDB a third of the time it takes to read a footer.
+                    // Which pages have the dictionary's encoding: engines ask where they look for a key. For each other column it is
+                    // only read: DuckDB's count, which reads footers alone, took 1.2 times as long with it.
                     let metadata = chunk.close().metadata.clone().into_builder();
                     chunk.close_mut().metadata = metadata.clear_page_encoding_stats().build()?;
                     chunk.append_to_row_group(&mut group)?;
