@@ -490,8 +490,9 @@ def check_topic(topic, engines, s3, folder):
     for file in whole.json["files"]:
         check_schema(file["path"])
     times = check(topic, whole, engines, all_of_it)
-    # As of offsets in the middle of files, and of a partition that is left out.
-    half = {p["partition"]: (p["base"] + 2 * p["end"]) // 3 for p in listed.json["bounds"][:-1]}
+    # As of offsets in the middle of files, and of a partition that is left out, where there are several.
+    bounds = listed.json["bounds"]
+    half = {p["partition"]: (p["base"] + 2 * p["end"]) // 3 for p in bounds[:-1] or bounds}
     as_of = ",".join(f"{partition}:{offset}" for partition, offset in half.items())
     wanted = {place: one for place, one in all_of_it.items() if place[1] < half.get(place[0], 0) and place in merged}
     check(f"{topic} as of {as_of}", List(topic, "--as-of", as_of), engines, wanted)
