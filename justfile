@@ -90,6 +90,6 @@ destroy *args:
 deny:
     tests/deny
 
-# Fuzz one target (the files of tests/fuzz/targets) for so many seconds; installs nightly and cargo-fuzz if need be.
+# Fuzz one target (those of tests/fuzz/src/lib.rs) for so many seconds.
 fuzz target seconds="60":
     tests/fuzz/run {{ seconds }} {{ target }}

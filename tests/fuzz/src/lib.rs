@@ -29,6 +29,27 @@ use tidelog_core::text::{Format, Line, Lines, json};
 use tidelog_core::{ConsumerRecord, ErrorKind, Record};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
+/// Each by its name.
+pub const TARGETS: [(&str, Target); 14] = [
+    ("segment", segment),
+    ("merged", merged),
+    ("row", row),
+    ("commit", commit),
+    ("checkpoint", checkpoint),
+    ("text", text),
+    ("lines", http::lines),
+    ("ndjson", http::ndjson),
+    ("json", http::json),
+    ("binary", http::binary),
+    ("otlp_protobuf", http::otlp_protobuf),
+    ("otlp_json", http::otlp_json),
+    ("packed", http::packed),
+    ("fetch", http::fetch),
+];
+
 /// The golden chain up to its first append: a store, and the topic that the golden commits write to.
 const BEGINNING: [&[u8]; 4] = [
     include_bytes!("../../golden/v1/ledger/01-store.commit"),
@@ -53,12 +74,16 @@ pub fn let_the_core_catch() {
     }));
 }
 
+fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
 /// The span of so many bytes at `next`, if the file has them.
 fn span(file: &[u8], next: &mut u32, length: u32) -> Option<Span> {
     let position = *next;
     *next = position.checked_add(length)?;
     let bytes = file.get(position as usize..*next as usize)?;
-    Some(Span { position, length, crc: crc32c::crc32c(bytes) })
+    Some(Span { position, length, crc: crc32c(bytes) })
 }
 
 /// See the table above.
@@ -225,7 +250,7 @@ fn replay(mut view: View, data: &mut &[u8]) -> View {
         }
         let bytes = checkpoint::encode(&next);
         assert_eq!(checkpoint::decode("checkpoint", &bytes).expect("a replay wrote it"), next);
-        for (_, topic) in &next.topics {
+        for topic in next.topics.values() {
             let dense = |p: &tidelog_core::ledger::view::Partition| {
                 p.slices
                     .iter()

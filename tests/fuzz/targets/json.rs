@@ -1,4 +1,0 @@
-//! See `tidelog_fuzz::http::json`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tidelog_fuzz::http::json(data));
