@@ -66,8 +66,13 @@ fn needs(entry: &Entry, rights: &Rights) -> Result<(String, String), String> {
                 ("s3:DeleteObject".to_owned(), Some("l0/"))
             }
             ("PUT", Some("")) => ("s3:CreateBucket".to_owned(), None),
+            // A multipart upload is begun, and completed.
+            ("POST", Some(key)) => ("s3:PutObject".to_owned(), Some(key)),
             ("GET" | "HEAD", Some(key)) => ("s3:GetObject".to_owned(), Some(key)),
             ("PUT", Some(key)) => ("s3:PutObject".to_owned(), Some(key)),
+            ("DELETE", Some(key)) if entry.target.contains("uploadId=") => {
+                ("s3:AbortMultipartUpload".to_owned(), Some(key))
+            }
             _ => return Err(format!("{method} {}", entry.target)),
         },
     };
@@ -175,8 +180,30 @@ async fn the_policies_allow_what_is_asked_and_no_more() {
     recorded.run(&["verify"]).await;
     let looked = recorded.needed(&read);
 
-    let sweep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    // What a rewrite makes of these is sent in parts.
+    let producer = log.producer().build().unwrap();
+    for seed in 0..6u64 {
+        let mut value = vec![0; 1_000_000];
+        let mut random = seed;
+        for byte in &mut value {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (random >> 56) as u8;
+        }
+        producer.enqueue("t", Some(0), Record::value(value), None).await.unwrap();
+    }
+    producer.close().await.unwrap();
+    let upkeep_in =
+        |part_bytes: usize| log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, part_bytes });
+    let sweep = upkeep_in(5 << 20);
     sweep.merge(true, |_, _| {}).await.unwrap();
+    let producer = log.producer().build().unwrap();
+    producer.enqueue("t", Some(0), Record::value("more"), None).await.unwrap();
+    producer.close().await.unwrap();
+    sweep.merge(true, |_, _| {}).await.unwrap();
+    // Too small for S3: it is given up.
+    let refused = upkeep_in(1_000_000).rewrite(true, |_| {}).await.unwrap_err();
+    assert!(refused.to_string().contains("EntityTooSmall"), "{refused}");
+    assert_eq!(sweep.rewrite(true, |_| {}).await.unwrap().objects, 1);
     log.admin().delete_records("t", None, Position::End).await.unwrap();
     let mut deleted = BTreeSet::new();
     let tell = |step: Step<'_>| {
@@ -199,8 +226,10 @@ async fn the_policies_allow_what_is_asked_and_no_more() {
         right("dynamodb:DeleteItem", &[""]),
         right("s3:DeleteObject", &["ckpt/", "l0/", "topics/"]),
         right("s3:PutObject", &["topics/"]),
+        right("s3:AbortMultipartUpload", &["topics/"]),
     ]);
     assert_eq!(upkeep, more, "nobody else may delete, and nothing else");
     assert!(swept["s3:PutObject"].contains("topics/") && swept.contains_key("dynamodb:DeleteItem"));
+    assert!(swept["s3:AbortMultipartUpload"].contains("topics/"));
     assert!(swept.contains_key("s3:DeleteObject") && !may_init.contains_key("s3:DeleteObject"));
 }

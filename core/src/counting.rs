@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, UploadPart,
 };
 
 use crate::table::{Consistency, Item, Page, Put, SharedTable, Table, TableResult};
@@ -46,7 +46,7 @@ macro_rules! counters {
 counters! {
     /// Requests to an object store.
     ObjectCounts, ObjectCounters {
-        /// Puts, each part of a multipart upload not counted.
+        /// Puts. A multipart upload is one when it begins, one for each part and one when it is completed, as a store bills it.
         puts,
         /// Gets of bytes.
         gets,
@@ -130,6 +130,32 @@ impl fmt::Display for CountingStore {
     }
 }
 
+/// An upload that counts.
+#[derive(Debug)]
+struct CountingUpload {
+    inner: Box<dyn MultipartUpload>,
+    counters: Arc<ObjectCounters>,
+}
+
+#[async_trait]
+impl MultipartUpload for CountingUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        add(&self.counters.puts, 1);
+        add(&self.counters.bytes_put, data.content_length());
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> StoreResult<PutResult> {
+        add(&self.counters.puts, 1);
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> StoreResult<()> {
+        add(&self.counters.deletes, 1);
+        self.inner.abort().await
+    }
+}
+
 #[async_trait]
 impl ObjectStore for CountingStore {
     async fn put_opts(
@@ -149,7 +175,8 @@ impl ObjectStore for CountingStore {
         options: PutMultipartOptions,
     ) -> StoreResult<Box<dyn MultipartUpload>> {
         add(&self.counters.puts, 1);
-        self.inner.put_multipart_opts(path, options).await
+        let inner = self.inner.put_multipart_opts(path, options).await?;
+        Ok(Box::new(CountingUpload { inner, counters: self.counters.clone() }))
     }
 
     // `get_ranges` keeps its default, which comes here once a request.

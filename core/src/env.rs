@@ -2,10 +2,16 @@
 //! simulator owns all three.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::io;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::runtime::{self, Handle, Runtime, RuntimeFlavor};
+use tokio::task::JoinHandle;
+
+use crate::limits;
 
 /// Time, randomness and waiting.
 pub trait Env: Debug + Send + Sync + 'static {
@@ -64,12 +70,36 @@ impl Env for SystemEnv {
 
 /// Runs heavy work (encoding, decoding) off the async threads where there are several, in place where there is one:
 /// the simulator has one, and so keeps its order.
+///
+/// There are as many threads for it as cores, and [`limits::HEAVY_THREADS_MIN`] at least, whoever asks: no more could work
+/// at once, and each keeps much of what it freed, since the C library gives each thread a heap of its own.
 pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+    /// Never driven: it is for its threads.
+    static HEAVY: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = cores.max(limits::HEAVY_THREADS_MIN);
+        runtime::Builder::new_current_thread().max_blocking_threads(threads).build()
+    });
+    if is_alone() {
         return work();
     }
-    match tokio::task::spawn_blocking(work).await {
+    match &*HEAVY {
+        Ok(heavy) => done(heavy.spawn_blocking(work)).await,
+        Err(_) => done(tokio::task::spawn_blocking(work)).await,
+    }
+}
+
+/// Runs what waits, for a disk say, off the async threads where there are several.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if is_alone() { work() } else { done(tokio::task::spawn_blocking(work)).await }
+}
+
+fn is_alone() -> bool {
+    Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
+}
+
+async fn done<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(value) => value,
         Err(stopped) => match stopped.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -124,6 +124,9 @@ pub const TABLE_KEY_BYTES_MAX: usize = 2_048;
 pub const ITEM_BYTES_MAX: usize = 400_000;
 /// Largest value that is read from a SQLite row: above it the file is damaged or foreign.
 pub const SQLITE_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Threads for encoding and decoding, if there are fewer cores: so that a batch is not kept waiting by a merge.
+pub const HEAVY_THREADS_MIN: usize = 2;
+
 /// How long a SQLite request waits for another process's lock before it is answered as throttled.
 pub const SQLITE_BUSY_MS: u64 = 2_000;
 /// Requests that wait for the SQLite threads before callers wait too.
@@ -174,6 +177,9 @@ pub const REWRITE_BYTES_MAX: u64 = 96 << 20;
 pub const REWRITE_OBJECTS_MAX: usize = 300;
 /// … and at least, where they are little and their hour is over.
 pub const REWRITE_OBJECTS_MIN: usize = 4;
+/// A rewritten segment that is larger is sent in parts of so many bytes while it is made (S3: 5 MiB at least, 10,000 parts at
+/// most), so that it is never in memory.
+pub const UPLOAD_PART_BYTES: usize = 8 << 20;
 /// Bytes of merged segments that a rewrite keeps: row groups that small partitions share are wanted by each.
 pub const REWRITE_CACHE_BYTES: u64 = 16 << 20;
 

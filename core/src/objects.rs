@@ -20,6 +20,7 @@ mod hedge;
 mod name;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upload;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -49,6 +50,7 @@ use folder::Folder;
 pub use folder::Half;
 use hedge::Hedge;
 pub use name::{ObjectName, Ulid};
+pub(crate) use upload::Upload;
 
 /// The metadata of an object (`x-amz-meta-…`) that holds the xxh3-128 of its bytes, 32 hex digits: a HEAD tells whose
 /// they are.

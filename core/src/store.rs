@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::env::{SharedEnv, offload};
+use crate::env::{SharedEnv, blocking};
 use crate::objects::Objects;
 use crate::table::{MemoryTable, SharedTable, SqliteTable, sqlite};
 use crate::{Error, Result};
@@ -52,7 +52,7 @@ impl Store {
                     let table = SqliteTable::open(&path, create)?;
                     Ok::<_, Error>((table, Objects::folder(&path, env)?))
                 };
-                let (table, objects) = offload(open).await?;
+                let (table, objects) = blocking(open).await?;
                 Ok(Self { table: Arc::new(table), objects, url: url.clone() })
             }
             #[cfg(feature = "aws")]

@@ -32,6 +32,7 @@ const CHECKS: &[Check] = &[
     ("of several writers of a name one wins", |a, b| Box::pin(one_winner(a, b))),
     ("empty is not absent", |a, b| Box::pin(empty_is_not_absent(a, b))),
     ("large objects", |a, b| Box::pin(large(a, b))),
+    ("an object in parts", |a, b| Box::pin(in_parts(a, b))),
     ("many at once", |a, b| Box::pin(many(a, b))),
     ("bounds", |a, b| Box::pin(bounds(a, b))),
 ];
@@ -133,6 +134,34 @@ async fn large(a: Objects, b: Objects) -> Result<(), Broken> {
     ensure!(b.get(&name).await.map_err(told)?.as_ref() == Some(&bytes), "the whole");
     let part = b.get_range(&name, 1 << 20..LENGTH as u64).await.map_err(told)?;
     ensure!(part == Some(bytes.slice(1 << 20..)), "its end");
+    Ok(())
+}
+
+async fn in_parts(a: Objects, b: Objects) -> Result<(), Broken> {
+    // S3 takes no smaller part but the last.
+    const PART: usize = 5 << 20;
+    let (name, bytes) = (fresh(), body(7, 2 * PART + 1));
+    let mut upload = a.upload(name.clone(), PART);
+    for piece in [0..PART - 1, PART - 1..PART + 1, PART + 1..bytes.len()] {
+        upload.push(bytes.slice(piece)).await.map_err(told)?;
+    }
+    ensure!(b.get_range(&name, 0..1).await.map_err(told)?.is_none(), "an object before it was completed");
+    upload.finish().await.map_err(told)?;
+    ensure!(b.get(&name).await.map_err(told)?.as_ref() == Some(&bytes), "the whole");
+    let part = b.get_range(&name, 3..2 * PART as u64 + 1).await.map_err(told)?;
+    ensure!(part == Some(bytes.slice(3..)), "its end");
+    let mut other = b.upload(name.clone(), PART);
+    let again = match other.push(body(8, 2 * PART)).await {
+        Ok(()) => other.finish().await,
+        Err(error) => Err(error),
+    };
+    ensure!(matches!(again, Err(Error::NameReused { .. })), "other bytes under the name: {again:?}");
+    // Given up: nothing is there.
+    let name = fresh();
+    let mut upload = a.upload(name.clone(), PART);
+    upload.push(body(9, PART + 1)).await.map_err(told)?;
+    upload.abort().await;
+    ensure!(b.get_range(&name, 0..1).await.map_err(told)?.is_none(), "an upload that was aborted");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use object_store::local::LocalFileSystem;
 
 use super::ObjectName;
-use crate::env::offload;
+use crate::env::blocking;
 use crate::limits::SYNCED_FOLDERS_MAX;
 use crate::{Error, Result};
 
@@ -60,7 +60,7 @@ impl Folder {
     /// Makes the folders that `name` lies in, and their names durable.
     pub(super) async fn prepare(self: &Arc<Self>, name: &ObjectName) -> Result<()> {
         let (folder, file) = (self.clone(), self.file(name));
-        offload(move || folder.make_parents(&file)).await.map_err(|error| self.explain(&error))
+        blocking(move || folder.make_parents(&file)).await.map_err(|error| self.explain(&error))
     }
 
     /// Makes durable the object `name`, which is there, and the folders that it lies in.
@@ -71,14 +71,14 @@ impl Folder {
             let parents = file.ancestors().skip(1).take_while(|parent| parent.starts_with(&folder.root));
             parents.into_iter().try_for_each(|parent| File::open(parent)?.sync_all())
         };
-        offload(sync).await.map_err(|error| self.explain(&error))
+        blocking(sync).await.map_err(|error| self.explain(&error))
     }
 
     /// What killed puts left half-written below `kind`, with their sizes: `LocalFileSystem` writes `name#1` before it links
     /// `name`, and lists no such file.
     pub(super) async fn halves(self: &Arc<Self>, kind: &str) -> Result<Vec<(Half, u64)>> {
         let (root, top) = (self.root.clone(), self.root.join(kind));
-        let found = offload(move || {
+        let found = blocking(move || {
             let (mut folders, mut found) = (vec![top], Vec::new());
             while let Some(folder) = folders.pop() {
                 // It may be gone by now, or never have been there.
@@ -110,7 +110,7 @@ impl Folder {
             let own = if matches!(name, ObjectName::L1 { .. }) { 3 } else { 1 };
             parents.extend(self.file(name).ancestors().skip(1).take(own).map(Path::to_owned));
         }
-        let tidied = offload(move || {
+        let tidied = blocking(move || {
             for half in halves {
                 match fs::remove_file(half) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

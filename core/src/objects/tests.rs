@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt, PutMultipartOptions, PutPayload,
-    PutResult, Result as StoreResult,
+    PutResult, Result as StoreResult, UploadPart,
 };
 use proptest::prelude::*;
 
@@ -39,7 +39,7 @@ pub(crate) enum Fault {
     Hangs,
     /// A get is answered a byte short.
     Short,
-    /// A get is answered with a bit flipped, in its last byte.
+    /// A get is answered with a bit flipped, in its last byte; a part of an upload is stored so.
     Flipped,
     DiskFull,
     ReadOnly,
@@ -54,7 +54,7 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
-    faults: Mutex<VecDeque<Fault>>,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
     overwrites: bool,
 }
 
@@ -99,33 +99,83 @@ fn generic(kind: std::io::ErrorKind) -> StoreError {
 
 impl Faulty {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, faults: &[Fault]) -> Self {
-        Self { inner, faults: Mutex::new(faults.iter().copied().collect()), overwrites: false }
+        Self { inner, faults: Arc::new(Mutex::new(faults.iter().copied().collect())), overwrites: false }
     }
 
     fn next(&self) -> Fault {
-        self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None)
+        next(&self.faults)
     }
 
     async fn before(&self, fault: Fault) -> StoreResult<()> {
-        match fault {
-            Fault::Fails => Err(generic(std::io::ErrorKind::ConnectionReset)),
-            Fault::DiskFull => Err(generic(std::io::ErrorKind::StorageFull)),
-            Fault::ReadOnly => Err(generic(std::io::ErrorKind::ReadOnlyFilesystem)),
-            Fault::Hangs => std::future::pending().await,
-            Fault::Answers(status, code) => {
-                let answer = Answer { status, code: code.to_owned(), message: String::new() };
-                Err(StoreError::Generic { store: "faulty", source: Box::new(answer) })
-            }
-            Fault::Late(millis) => {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-                Ok(())
-            }
-            Fault::LateFails(millis) => {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-                Err(generic(std::io::ErrorKind::ConnectionReset))
-            }
-            _ => Ok(()),
+        before(fault).await
+    }
+}
+
+fn next(faults: &Mutex<VecDeque<Fault>>) -> Fault {
+    faults.lock().unwrap().pop_front().unwrap_or(Fault::None)
+}
+
+async fn before(fault: Fault) -> StoreResult<()> {
+    match fault {
+        Fault::Fails => Err(generic(std::io::ErrorKind::ConnectionReset)),
+        Fault::DiskFull => Err(generic(std::io::ErrorKind::StorageFull)),
+        Fault::ReadOnly => Err(generic(std::io::ErrorKind::ReadOnlyFilesystem)),
+        Fault::Hangs => std::future::pending().await,
+        Fault::Answers(status, code) => {
+            let answer = Answer { status, code: code.to_owned(), message: String::new() };
+            Err(StoreError::Generic { store: "faulty", source: Box::new(answer) })
         }
+        Fault::Late(millis) => {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok(())
+        }
+        Fault::LateFails(millis) => {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Err(generic(std::io::ErrorKind::ConnectionReset))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let fault = next(&self.faults);
+        let data = match fault {
+            Fault::Flipped => {
+                let mut bytes = Bytes::from(data).to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                bytes.into()
+            }
+            _ => data,
+        };
+        let sent = self.inner.put_part(data);
+        Box::pin(async move {
+            before(fault).await?;
+            sent.await
+        })
+    }
+
+    async fn complete(&mut self) -> StoreResult<PutResult> {
+        let fault = next(&self.faults);
+        before(fault).await?;
+        let done = self.inner.complete().await;
+        match fault {
+            Fault::AppliedButFails => Err(generic(std::io::ErrorKind::ConnectionReset)),
+            Fault::AppliedButHangs => std::future::pending().await,
+            _ => done,
+        }
+    }
+
+    async fn abort(&mut self) -> StoreResult<()> {
+        before(next(&self.faults)).await?;
+        self.inner.abort().await
     }
 }
 
@@ -161,7 +211,9 @@ impl ObjectStore for Faulty {
         path: &Path,
         options: PutMultipartOptions,
     ) -> StoreResult<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(path, options).await
+        self.before(self.next()).await?;
+        let inner = self.inner.put_multipart_opts(path, options).await?;
+        Ok(Box::new(FaultyUpload { inner, faults: self.faults.clone() }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
@@ -352,6 +404,121 @@ async fn a_put_without_an_answer_is_settled_by_looking() {
     assert!(matches!(&error, Error::Unavailable { cause, .. } if cause.contains("attempts")), "{error}");
     let (waited, least) = (began.elapsed(), Duration::from_millis(limits::OBJECT_OUTAGE_MS));
     assert!(waited < least && waited > least - Duration::from_millis(1_000), "{waited:?}");
+}
+
+/// Bytes that differ, in pieces of so many.
+async fn sent(objects: &Objects, pieces: &[usize], part_bytes: usize) -> Result<Bytes> {
+    let (mut upload, mut whole) = (objects.upload(name(1), part_bytes), Vec::new());
+    for piece in pieces {
+        let bytes: Vec<u8> = (whole.len()..whole.len() + piece).map(|at| ((at * 7) >> 2) as u8).collect();
+        whole.extend_from_slice(&bytes);
+        if let Err(error) = upload.push(bytes.into()).await {
+            upload.abort().await;
+            return Err(error);
+        }
+    }
+    upload.finish().await?;
+    Ok(whole.into())
+}
+
+#[tokio::test]
+async fn an_upload_is_one_object_whatever_its_pieces_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, (pieces, puts)) in [
+        (&[][..], 1),
+        (&[7, 0, 3], 1),
+        // Begun, so many parts, and completed.
+        (&[7, 0, 4], 1 + 2 + 1),
+        (&[1; 20], 1 + 2 + 1),
+        (&[35, 1], 1 + 4 + 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(n.to_string());
+        std::fs::create_dir(&path).unwrap();
+        let env = SystemEnv::shared();
+        let stores = [
+            Objects::memory(env.clone()),
+            Objects::remote(Arc::new(InMemory::new()), env.clone()),
+            Objects::folder(&path, env).unwrap(),
+        ];
+        for store in stores {
+            let counted = crate::counting::CountingStore::new(store.store().clone());
+            let store = store.wrapped(|_| Arc::new(counted.clone()));
+            let whole = sent(&store, pieces, 10).await.unwrap();
+            assert_eq!(store.get(&name(1)).await.unwrap(), Some(whole), "{pieces:?}");
+            assert_eq!(counted.counts().puts, puts, "{pieces:?}");
+            assert_eq!(store.halves("l0").await.unwrap(), [], "{pieces:?}");
+            // It is never written over, not even by the same bytes in parts.
+            if puts > 1 {
+                let again = sent(&store, pieces, 10).await;
+                assert!(matches!(again, Err(Error::NameReused { .. })), "{again:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_fails_leaves_nothing_and_one_that_landed_is_found() {
+    use Fault::*;
+    let pieces = &[25][..];
+    // Begin, three parts, a look whether the name is free, complete; then a look, and abort.
+    let scripts: [(&[Fault], bool); 11] = [
+        (&[Fails, None], true),
+        (&[Hangs, AppliedButFails], true),
+        (&[Answers(503, "SlowDown")], true),
+        (&[None, Fails], false),
+        (&[None, None, None, Hangs], false),
+        (&[None, None, None, Answers(500, "InternalError")], false),
+        (&[None, None, None, None, Fails, None, AppliedButFails], true),
+        (&[None, None, None, None, None, AppliedButHangs], true),
+        (&[None, None, None, None, None, AppliedButFails, Fails], true),
+        (&[None, None, None, None, None, Fails], false),
+        (&[None, None, None, None, None, Hangs, None, Fails], false),
+    ];
+    for (faults, lands) in scripts {
+        for objects in [faulty(faults), remote(faults)] {
+            match sent(&objects, pieces, 10).await {
+                Ok(whole) => {
+                    assert!(lands, "{faults:?}");
+                    assert_eq!(objects.get(&name(1)).await.unwrap(), Some(whole), "{faults:?}");
+                }
+                Err(error) => {
+                    assert!(!lands && matches!(error, Error::Unavailable { .. }), "{faults:?}: {error}");
+                    assert_eq!(objects.get(&name(1)).await.unwrap(), Option::None, "{faults:?}");
+                }
+            }
+        }
+    }
+    let denied = sent(&remote(&[None, Answers(403, "AccessDenied")]), pieces, 10).await.unwrap_err();
+    assert!(denied.to_string().contains("no right"), "{denied}");
+    let full = sent(&faulty(&[None, None, DiskFull]), pieces, 10).await.unwrap_err();
+    assert!(full.to_string().contains("free some space"), "{full}");
+}
+
+/// What a killed process leaves in a folder is found by sweep, like the half of a put.
+#[tokio::test]
+async fn an_upload_that_was_killed_leaves_a_half() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Objects::folder(folder.path(), SystemEnv::shared()).unwrap();
+    let mut upload = store.upload(name(1), 10);
+    upload.push(vec![7; 25].into()).await.unwrap();
+    let [(half, bytes)] = &store.halves("l0").await.unwrap()[..] else { panic!("one half") };
+    assert_eq!((&half.name, *bytes), (&name(1), 20));
+    assert_eq!(store.get(&name(1)).await.unwrap(), None);
+    upload.abort().await;
+    assert_eq!(store.halves("l0").await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_sent_in_parts_is_no_larger_than_its_kind() {
+    let probe = ObjectName::Probe { ulid: Ulid(7) };
+    let objects = Objects::memory(virtual_env());
+    let mut upload = objects.upload(probe, 40);
+    upload.push(vec![7; 80].into()).await.unwrap();
+    let error = upload.push(vec![7; 41].into()).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,8 @@
 //! `object_store` gives what was refused only as words, and a 409 as "already exists". So the connection looks at each
 //! answer first: what is no success, and is not one of the three statuses that `object_store` tells apart rightly, becomes
 //! an error with an [`Answer`] in it, for `objects` to judge.
+//!
+//! Nor does it complete a multipart upload on condition, so the connection adds that: no request overwrites an object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +78,12 @@ struct Telling(HttpClient);
 
 #[async_trait]
 impl HttpService for Telling {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if completes(request.method().as_str(), request.uri().query())
+            && let Ok(any) = "*".parse()
+        {
+            request.headers_mut().insert("if-none-match", any);
+        }
         let response = self.0.execute(request).await?;
         let status = response.status().as_u16();
         // Not modified, not found, precondition failed: `object_store` has an error of its own for each.
@@ -103,6 +110,12 @@ impl HttpService for Telling {
     }
 }
 
+/// `CompleteMultipartUpload`.
+fn completes(method: &str, query: Option<&str>) -> bool {
+    let mut parts = query.unwrap_or_default().split('&');
+    method == "POST" && parts.any(|part| part.starts_with("uploadId="))
+}
+
 /// What stands between `<name>` and `</name>`, without what could spoil a line of a log.
 fn element(xml: &str, name: &str) -> String {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
@@ -114,6 +127,16 @@ fn element(xml: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_end_of_an_upload_gets_the_condition() {
+        assert!(completes("POST", Some("uploadId=7")));
+        assert!(!completes("POST", Some("uploads")));
+        assert!(!completes("POST", Some("delete")));
+        assert!(!completes("POST", None));
+        assert!(!completes("PUT", Some("partNumber=1&uploadId=7")));
+        assert!(!completes("DELETE", Some("uploadId=7")));
+    }
 
     #[test]
     fn elements_of_an_error_are_found() {

@@ -357,7 +357,7 @@ impl Upkeep {
     }
 
     /// Puts a merged segment that was proved.
-    pub(super) async fn put(
+    async fn put(
         &self,
         topic: TopicId,
         named: &Named,
@@ -492,7 +492,7 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
 }
 
 /// Reads the file back: it holds the ranges that it was made of, where its footer says, and nothing else (L8).
-pub(super) fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
+fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
     let footer = MergedFooter::parse(&segment.cut(segment.footer)?, segment.footer)?;
     let other = |partition: u32| {
         let what = format!("merged segment of {name}/{partition}");

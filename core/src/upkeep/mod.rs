@@ -49,11 +49,17 @@ pub struct UpkeepSettings {
     pub sweep_lag_ms: u64,
     /// What a commit let go is kept this long, ms: readers may hold an older view.
     pub read_lag_ms: u64,
+    /// What a rewrite makes is sent in parts of so many bytes if it is larger.
+    pub part_bytes: usize,
 }
 
 impl Default for UpkeepSettings {
     fn default() -> Self {
-        Self { sweep_lag_ms: limits::SWEEP_LAG_MS, read_lag_ms: limits::READ_LAG_MS }
+        Self {
+            sweep_lag_ms: limits::SWEEP_LAG_MS,
+            read_lag_ms: limits::READ_LAG_MS,
+            part_bytes: limits::UPLOAD_PART_BYTES,
+        }
     }
 }
 

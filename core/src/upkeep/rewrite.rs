@@ -2,25 +2,28 @@
 //! is enough for a large one.
 //!
 //! ```text
-//!   rows of the hour ─▶ read neighbours, verified ─▶ PUT, proved ─▶ commit Rewrite ─▶ over every row of theirs ─▶ commit Indexed
+//!   rows of the hour ─▶ read neighbours, verified ─▶ PUT, read back ─▶ commit Rewrite ─▶ over every row of theirs ─▶ commit Indexed
 //! ```
+//! What is written is never in memory as a whole: it is sent in parts while it is made, and read back as anybody would read it.
 //! Until its rows are overwritten a reader finds either: both hold the same records. What is replaced stays for
 //! [`read_lag_ms`](super::UpkeepSettings::read_lag_ms), on the dead list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::merge::{Named, named, prove};
+use super::merge::{Named, Written, named};
 use super::{Memory, Upkeep, is_superseded};
 use crate::env::offload;
 use crate::error::{Error, Result};
 use crate::fetch::Loader;
-use crate::ledger::action::{Action, Fold, L1Object, L1Range, ObjectRef, Rewrite};
+use crate::ledger::action::{Action, Fold, L1Object, L1Range, LEDGER, ObjectRef, Rewrite};
 use crate::ledger::index::IndexRow;
 use crate::ledger::view::Slice;
 use crate::limits;
 use crate::metrics::Metric;
+use crate::objects::{Ulid, Upload};
 use crate::record::{Offset, RecordSum, TopicId};
-use crate::segment::merged::{MergedPart, MergedSegment, MergedWriter};
+use crate::segment::Span;
+use crate::segment::merged::{MergedPart, MergedWriter};
 use crate::table::Consistency;
 
 /// What a rewrite did.
@@ -158,12 +161,11 @@ impl Upkeep {
         let Some(run) = neighbours(pieces.into_values().collect(), over || all, least) else {
             return Ok(Some(over));
         };
-        let (segment, ranges) = match self.join(topic, &named, &run, false).await {
+        let written = match self.join((topic, hour), &named, drawn, &run, false).await {
             // Whichever of them is damaged is named.
-            Err(Error::Damaged { .. }) => self.join(topic, &named, &run, true).await?,
+            Err(Error::Damaged { .. }) => self.join((topic, hour), &named, drawn, &run, true).await?,
             joined => joined?,
         };
-        let written = self.put(topic, &named, hour, drawn, segment, ranges).await?;
         let replaced: Vec<_> = run.iter().map(|piece| (piece.object.object, hour)).collect();
         let records = written.ranges.iter().map(|range| range.rows).sum::<u64>();
         let count = replaced.len() as u64;
@@ -248,11 +250,45 @@ impl Upkeep {
     /// One merged segment of several, found to hold what their rows say; if it `checks`, each of them before it is used.
     async fn join(
         &self,
+        (topic, hour): Hour,
+        named: &Named,
+        drawn: u64,
+        run: &[Piece],
+        checks: bool,
+    ) -> Result<Written> {
+        let chain = &self.ledger.chain;
+        let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid: Ulid::draw(&*chain.env).0 };
+        // Where its footer is comes last.
+        let mut object = L1Object { object, hour, topic, footer: Span { position: 0, length: 0, crc: 0 } };
+        let mut upload = chain.objects.upload(object.name(&named.name), self.settings.part_bytes);
+        let (footer, ranges) = match self.send(topic, named, run, checks, &mut upload).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                upload.abort().await;
+                return Err(error);
+            }
+        };
+        upload.finish().await?;
+        object.footer = footer;
+        for range in &ranges {
+            let (sum, next) = self.read_back(named, &object, range).await?;
+            if (sum, next) != (range.sum, range.end) {
+                let what = object.name(&named.name).to_string();
+                return Err(Error::damaged(what, "what was written is not what was committed"));
+            }
+        }
+        Ok(Written { bytes: object.footer.end(), object, ranges })
+    }
+
+    /// Makes the segment and sends it as it becomes: where its footer is, and its ranges.
+    async fn send(
+        &self,
         topic: TopicId,
         named: &Named,
         run: &[Piece],
         checks: bool,
-    ) -> Result<(MergedSegment, Vec<L1Range>)> {
+        upload: &mut Upload,
+    ) -> Result<(Span, Vec<L1Range>)> {
         let chain = &self.ledger.chain;
         let loader = Loader::new(limits::REWRITE_CACHE_BYTES);
         let mut writer = MergedWriter::new(&named.name, topic, named.compression, named.bloom)?;
@@ -267,10 +303,18 @@ impl Upkeep {
                 while next < range.end {
                     let parts = loader.merged_parts(chain, &named.name, &row, next).await?;
                     let base = range.base;
-                    let write = move || write(writer, topic, base, parts, checks);
+                    let write = move || {
+                        let sum = checks.then(|| sum_of(topic, base, &parts));
+                        let next = parts.last().map_or(base, MergedPart::end);
+                        parts.into_iter().try_for_each(|part| writer.push(part))?;
+                        Ok::<_, Error>((writer, sum.unwrap_or_default(), next))
+                    };
                     let more;
                     (writer, more, next) = offload(write).await?;
                     sum = sum + more;
+                    for piece in writer.take() {
+                        upload.push(piece).await?;
+                    }
                 }
                 if next != range.end || (checks && sum != range.sum) {
                     let what = piece.object.name(&named.name).to_string();
@@ -290,34 +334,43 @@ impl Upkeep {
             }
             ranges.extend(joined);
         }
-        let (name, proved) = (named.name.clone(), ranges.clone());
-        let segment = offload(move || {
-            let segment = writer.finish()?;
-            prove(topic, &name, &segment, &proved)?;
-            Ok::<_, Error>(segment)
-        });
-        Ok((segment.await?, ranges))
+        let segment = offload(move || writer.finish()).await?;
+        for piece in segment.parts {
+            upload.push(piece).await?;
+        }
+        for (range, placed) in ranges.iter_mut().zip(&segment.ranges) {
+            range.groups = placed.groups;
+        }
+        Ok((segment.footer, ranges))
+    }
+
+    /// The sum of a range's records as a reader finds them, and the offset behind the last.
+    async fn read_back(
+        &self,
+        named: &Named,
+        object: &L1Object,
+        range: &L1Range,
+    ) -> Result<(RecordSum, Offset)> {
+        let row = IndexRow { number: 0, object: object.clone(), range: *range };
+        let (mut next, mut sum) = (range.base, RecordSum::default());
+        while next < range.end {
+            let parts = self.loader.merged_parts(&self.ledger.chain, &named.name, &row, next).await?;
+            let (topic, base) = (object.topic, range.base);
+            let (more, end) =
+                offload(move || (sum_of(topic, base, &parts), parts.last().map_or(next, MergedPart::end)))
+                    .await;
+            (sum, next) = (sum + more, end);
+        }
+        Ok((sum, next))
     }
 }
 
-/// Writes parts of a range that begins at `base`: the writer, their sum within the range if it `sums`, and the next offset.
-fn write(
-    mut writer: MergedWriter,
-    topic: TopicId,
-    base: Offset,
-    parts: Vec<MergedPart>,
-    sums: bool,
-) -> Result<(MergedWriter, RecordSum, Offset)> {
-    let (mut sum, mut next) = (RecordSum::default(), base);
-    for part in parts {
-        if sums {
-            let own = part.rows.sum(topic, part.partition, 0, part.rows.len());
-            sum = sum + own.shifted(part.base - base);
-        }
-        next = part.end();
-        writer.push(part)?;
-    }
-    Ok((writer, sum, next))
+/// The sum of parts within a range that begins at `base`.
+fn sum_of(topic: TopicId, base: Offset, parts: &[MergedPart]) -> RecordSum {
+    let sum = |part: &MergedPart| {
+        part.rows.sum(topic, part.partition, 0, part.rows.len()).shifted(part.base - base)
+    };
+    parts.iter().map(sum).fold(RecordSum::default(), |all, one| all + one)
 }
 
 /// Notes that an hour has merged records from an offset on.

@@ -412,7 +412,7 @@ async fn a_folder_keeps_no_empty_folders_of_what_was_swept() {
     let drawn = || std::fs::read_dir(folder.path().join("l0/0000/0000")).unwrap().count();
     assert_eq!(drawn(), 3);
     log.admin().delete_records("t", None, Position::Offset(2)).await.unwrap();
-    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
     assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 2);
     assert_eq!(drawn(), 1);
     let report = crate::verify::verify(log.store(), |_, _| {}).await.unwrap();

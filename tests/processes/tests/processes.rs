@@ -172,7 +172,7 @@ async fn upkeep_killed_at_any_moment_takes_nothing_that_should_stay() {
     let output = start(acked(&path).len() as u64 + 200).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // However slow the machine is, and so the victims were.
-    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
     upkeep.run(|_| {}).await.unwrap();
     let (log_start, end) = log.fetcher().watermarks("t", 0).await.unwrap();
     let (acked, found) = (acked(&path), found(&log, "t").await);
@@ -287,7 +287,7 @@ async fn merge_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
         let sequences = sequences(writer);
         assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>(), "in order, and all of them");
     }
-    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
     let merged = upkeep.merge(true, |_, _| {}).await.unwrap();
     assert!(merged.damage.is_empty(), "{:?}", merged.damage);
     let (indexed_to, _, next) = merged_to().await.unwrap();

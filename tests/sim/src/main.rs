@@ -145,7 +145,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 70] = [
+const CELLS: [(&str, &str, &[&str]); 76] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -177,6 +177,12 @@ const CELLS: [(&str, &str, &[&str]); 70] = [
     ("table replace", "delivered twice", &["done"]),
     ("table replace", "hangs", &["nothing"]),
     ("table replace", "applied, hangs", &["nothing"]),
+    ("object upload", "none", &["done"]),
+    ("object upload", "request lost", &["error"]),
+    ("object part", "none", &["done"]),
+    ("object part", "request lost", &["error"]),
+    ("object part", "hangs", &["nothing"]),
+    ("object abort", "none", &["done"]),
     ("object put", "none", &["done", "one is there"]),
     ("object put", "refused", &["error"]),
     ("object put", "throttled", &["error"]),

@@ -292,7 +292,8 @@ async fn caretaker(cast: &Arc<Cast>) -> Option<Log> {
 /// All that a sweep may take is gone before the last reader comes.
 async fn sweep_all(cast: &Arc<Cast>, log: &Log) {
     for _ in 0..2 {
-        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+        let upkeep =
+            log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
         let swept = async {
             upkeep.trim_rows().await?;
             upkeep.sweep(|_| {}).await
@@ -315,7 +316,8 @@ async fn drain(cast: &Arc<Cast>, log: &Log) {
             }
         }
         for _ in 0..3 {
-            let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+            let upkeep =
+                log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
             upkeep.run(|_| {}).await?;
         }
         Ok::<_, Error>(())

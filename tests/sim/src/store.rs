@@ -10,7 +10,8 @@ use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use tokio::sync::oneshot;
 
@@ -32,6 +33,25 @@ impl SimStore {
 
     fn answered(&self, step: &'static str, path: &Path, fault: Fault, answer: &'static str) {
         self.world.answered(&self.gate, step, path.as_ref(), fault, answer);
+    }
+
+    /// A request that changes nothing that is named: it may fail, or never be answered.
+    async fn request(&self, step: &'static str, path: &Path) -> Result<()> {
+        self.gate.pass().await;
+        let (there, back, fault) =
+            (self.world.latency(), self.world.latency(), self.world.write_fault(&self.gate));
+        sleep_ms(there + back).await;
+        self.gate.pass().await;
+        let answer = match fault {
+            Fault::None | Fault::Twice(_) => Ok(()),
+            Fault::Hangs | Fault::HangsApplied => {
+                self.answered(step, path, fault, "nothing");
+                return std::future::pending().await;
+            }
+            _ => Err(error(fault.name())),
+        };
+        self.answered(step, path, fault, answer_name(&answer));
+        answer
     }
 
     /// Changes the bytes on their way.
@@ -111,6 +131,32 @@ impl fmt::Display for SimStore {
     }
 }
 
+/// Parts on their way: completed, they become an object like a put, with all that can go wrong with one.
+#[derive(Debug)]
+struct SimUpload {
+    store: Arc<SimStore>,
+    path: Path,
+    parts: Vec<Bytes>,
+}
+
+#[async_trait]
+impl MultipartUpload for SimUpload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        self.parts.extend(part.iter().cloned());
+        let (store, path) = (self.store.clone(), self.path.clone());
+        async move { store.request("object part", &path).await }.boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let parts = PutPayload::from_iter(std::mem::take(&mut self.parts));
+        self.store.put_opts(&self.path, parts, PutMode::Create.into()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.store.request("object abort", &self.path).await
+    }
+}
+
 #[async_trait]
 impl ObjectStore for SimStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
@@ -153,8 +199,14 @@ impl ObjectStore for SimStore {
         answer
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(error("the log puts whole objects"))
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.request("object upload", path).await?;
+        let store = Self { world: self.world.clone(), gate: self.gate.clone() };
+        Ok(Box::new(SimUpload { store: Arc::new(store), path: path.clone(), parts: Vec::new() }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {

@@ -77,9 +77,11 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
 /// Makes large merged segments of small ones, in any process; two of them at once.
 pub async fn rewriter(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {
-        sleep_ms(rng.between(1_000, 8_000)).await;
+        sleep_ms(rng.between(500, 5_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let upkeep = log.upkeep(UpkeepSettings::default());
+        // In parts, or in one.
+        let part_bytes = rng.pick(&[4_000, 8_000, UpkeepSettings::default().part_bytes]);
+        let upkeep = log.upkeep(UpkeepSettings { part_bytes, ..UpkeepSettings::default() });
         match gate.ask(upkeep.rewrite(true, |_| {})).await {
             Some(Ok(rewritten)) => {
                 let outcome = match rewritten.objects {
@@ -141,7 +143,7 @@ pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
         sleep_ms(rng.between(300, 6_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         let sweep_lag_ms = rng.pick(&[0, 0, 1_000, 20_000]);
-        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms, read_lag_ms });
+        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms, read_lag_ms, ..UpkeepSettings::default() });
         let tell = |deletion: &Deletion| {
             cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
             let kind = match deletion.why {

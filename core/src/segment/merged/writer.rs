@@ -60,7 +60,8 @@ pub struct MergedRange {
 /// A finished merged segment.
 #[derive(Debug, Clone)]
 pub struct MergedSegment {
-    /// The whole file, in pieces: the magic and the first row group, each further one, and all that follows.
+    /// The whole file, in pieces: the magic and the first row group, each further one, and all that follows. Without those
+    /// that were [taken](MergedWriter::take) before.
     pub parts: Vec<Bytes>,
     /// Where its footer is.
     pub footer: Span,
@@ -84,7 +85,8 @@ impl MergedSegment {
     /// # Errors
     /// `Damaged`: the span is none of these.
     pub fn cut(&self, span: Span) -> Result<Bytes> {
-        let mut position = 0;
+        let here: usize = self.parts.iter().map(Bytes::len).sum();
+        let mut position = self.file_bytes().saturating_sub(here as u64);
         for part in &self.parts {
             let from = u64::from(span.position).wrapping_sub(position);
             position += part.len() as u64;
@@ -103,7 +105,7 @@ pub struct MergedWriter {
     compression: Compression,
     bloom: bool,
     file: SerializedFileWriter<Vec<u8>>,
-    /// The row groups that are closed: the writer holds only what comes behind them.
+    /// The row groups that are closed, and not taken: the writer holds only what comes behind them.
     parts: Vec<Bytes>,
     metadata: Metadata,
     open: OpenGroup,
@@ -291,11 +293,16 @@ impl MergedWriter {
         let rows = open.rows;
         self.write_group(open).map_err(cannot_write)?;
         let part = std::mem::take(self.file.inner_mut());
-        let magic = if self.parts.is_empty() { MAGIC.len() } else { 0 };
+        let magic = if self.metadata.groups.is_empty() { MAGIC.len() } else { 0 };
         let span = span_behind(&self.metadata, &part[magic..])?;
         self.parts.push(part.into());
         self.metadata.groups.push((span.position, span.length, span.crc, rows));
         Ok(())
+    }
+
+    /// The pieces of the file that are ready: for whoever sends them while it is made.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.parts)
     }
 
     fn write_group(&mut self, open: OpenGroup) -> parquet::errors::Result<()> {

@@ -58,7 +58,8 @@ async fn rewrite_changes_no_record_and_no_offset() {
         // Rows of one range go together, once all of it is below the log start.
         let admin = world.log.admin();
         admin.delete_records("t", Some(&[1]), Position::Offset(32)).await.unwrap();
-        let keeps_nothing = world.log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+        let keeps_nothing =
+            world.log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
         assert_eq!(keeps_nothing.trim_rows().await.unwrap(), 0, "one record is left");
         admin.delete_records("t", Some(&[1]), Position::End).await.unwrap();
         assert_eq!(keeps_nothing.trim_rows().await.unwrap(), 3);
@@ -121,4 +122,82 @@ async fn what_is_damaged_is_not_rewritten_and_nothing_is_lost() {
     world.counts.put(&path, whole.into()).await.unwrap();
     assert_eq!(world.upkeep().rewrite(true, |_| {}).await.unwrap().replaced, 3);
     assert_eq!(all(&world, 0).await.len(), 30);
+}
+
+/// Five merged segments of one hour, and what is in them.
+async fn five(world: &World) -> Vec<crate::ConsumerRecord> {
+    world.clock.pass(HOUR - world.clock.now_ms() % HOUR);
+    for _ in 0..5 {
+        world.flush(0).await;
+        world.merge().await;
+        world.clock.pass(SECOND);
+    }
+    all(world, 0).await
+}
+
+const IN_PARTS: UpkeepSettings = UpkeepSettings {
+    sweep_lag_ms: limits::SWEEP_LAG_MS,
+    read_lag_ms: limits::READ_LAG_MS,
+    part_bytes: 1_000,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rewrite_makes_is_sent_in_parts() {
+    let world = World::new(&[("compression.type", "none")]).await;
+    let before = five(&world).await;
+    let counted = world.counts.counts();
+    let rewritten = world.log.upkeep(IN_PARTS).rewrite(true, |_| {}).await.unwrap();
+    assert_eq!((rewritten.replaced, rewritten.objects, rewritten.records), (5, 1, 50), "{rewritten:?}");
+    let counted = world.counts.counts().since(&counted);
+    assert_eq!(counted.bytes_put, rewritten.bytes);
+    assert_eq!(counted.puts, rewritten.bytes.div_ceil(1_000) + 2, "begun, in parts, and completed");
+    assert_eq!(all(&world, 0).await, before);
+    let report = world.verify().await;
+    assert_eq!((report.damage, report.records, report.merged), (vec![], 50, 1));
+}
+
+/// Whichever request of an upload fails: what was there stays, and is rewritten by the next run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_whose_upload_fails_changes_nothing() {
+    use crate::objects::tests::{Fault, Faulty};
+    let world = World::new(&[("compression.type", "none")]).await;
+    let before = five(&world).await;
+    let small = world.merged().await;
+    let slot = world.log.ledger().chain().slot();
+    let through = async |faults: &[Fault]| {
+        let mut store = world.log.store().clone();
+        store.objects = store.objects.wrapped(|inner| Arc::new(Faulty::new(inner, faults)));
+        let other = Log::with_store(store, world.clock.clone(), true, Settings::default()).await.unwrap();
+        other.upkeep(IN_PARTS).rewrite(true, |_| {}).await
+    };
+    // Five footers and five row groups are read first. Then it is begun, sent in parts, looked for, completed, and read back.
+    let parts = 54;
+    for at in (10..11 + parts).step_by(9).chain(11 + parts..11 + parts + 4) {
+        let mut faults = vec![Fault::None; at];
+        // As often as any request is tried.
+        faults.extend(vec![Fault::Fails; limits::OBJECT_ATTEMPTS_MAX as usize]);
+        let error = through(&faults).await.unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Retry, "{at}: {error}");
+        assert_eq!(world.log.ledger().chain().slot(), slot, "{at}");
+    }
+    assert_eq!(all(&world, 0).await, before);
+    // Other bytes than were sent are found, and it is made again.
+    let mut faults = vec![Fault::None; 20];
+    faults.push(Fault::Flipped);
+    let objects = world.merged().await.len();
+    let rewritten = through(&faults).await.unwrap();
+    assert_eq!(
+        (rewritten.replaced, rewritten.objects, rewritten.bytes.div_ceil(1_000)),
+        (5, 1, parts as u64)
+    );
+    assert_eq!(world.merged().await.len(), objects + 2);
+    assert_eq!(all(&world, 0).await, before);
+    assert_eq!(world.verify().await.damage, []);
+    // What came of the others is named by nobody, and goes.
+    world.clock.pass(2 * HOUR);
+    world.flush(0).await;
+    world.clock.pass(2 * HOUR);
+    world.sweep().await;
+    let left = world.merged().await;
+    assert_eq!((left.len(), left.iter().any(|path| small.contains(path))), (1, false), "{left:?}");
 }

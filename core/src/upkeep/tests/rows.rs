@@ -87,7 +87,7 @@ async fn a_folder_keeps_no_folder_of_a_deleted_topic() {
         log.admin().create_topic(topic, 1, &[]).await.unwrap();
         log.producer().build().unwrap().send(topic, Record::value("x")).await.unwrap();
     }
-    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0 });
+    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
     upkeep.merge(true, |_, _| {}).await.unwrap();
     log.admin().delete_topic("t").await.unwrap();
     assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 1);

@@ -1,0 +1,231 @@
+//! Objects that are made piece by piece and may be too large to be held.
+//!
+//! Up to one part an object is put like any other. A larger one is sent in parts while it is made (S3: a multipart upload),
+//! and is there, whole, once the upload is completed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use object_store::{
+    Attribute, Attributes, Error as StoreError, GetOptions, MultipartUpload, PutMultipartOptions, PutPayload,
+};
+
+use super::attempts::Attempt;
+use super::{ObjectName, Objects, check_size};
+use crate::env::random_u128;
+use crate::limits::OBJECT_ATTEMPTS_MAX;
+use crate::{Error, Result};
+
+/// The metadata of an object (`x-amz-meta-…`) that was sent in parts: 32 hex digits that nobody else has drawn. A HEAD
+/// tells whose it is; its sum is not known when it is begun.
+const MARK: &str = "tidelog-upload";
+
+const SENDING: &str = "sending an object in parts";
+
+/// An object on its way.
+///
+/// No part is sent twice: an error ends the upload, and whoever wants the object begins again, under another name. What
+/// was sent is let go by [`abort`](Self::abort). What a killed process sent is removed by the bucket's rule for uploads that
+/// were not completed; in a folder by sweep.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    objects: Objects,
+    name: ObjectName,
+    part_bytes: usize,
+    held: VecDeque<Bytes>,
+    held_bytes: usize,
+    begun: Option<Begun>,
+}
+
+/// Size and mark of an object.
+type Found = (u64, Option<String>);
+
+#[derive(Debug)]
+struct Begun {
+    parts: Box<dyn MultipartUpload>,
+    mark: String,
+    bytes: u64,
+}
+
+impl Objects {
+    /// An object that comes piece by piece, and is sent in parts of so many bytes if it is larger than one.
+    pub(crate) fn upload(&self, name: ObjectName, part_bytes: usize) -> Upload {
+        let objects = self.clone();
+        Upload {
+            objects,
+            name,
+            part_bytes: part_bytes.max(1),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            begun: None,
+        }
+    }
+
+    /// What is under a name.
+    async fn look(&self, name: &ObjectName) -> Result<Option<Found>> {
+        let path = name.path();
+        let attempt = |tries| {
+            let head = GetOptions { head: true, ..GetOptions::default() };
+            let asked = self.store.get_opts(&path, head);
+            async move {
+                match self.timed(self.patience(tries, 0), asked).await {
+                    Ok(Ok(found)) => {
+                        let mark = found.attributes.get(&Attribute::Metadata(MARK.into()));
+                        Attempt::Done(Some((found.meta.size, mark.map(|mark| mark.to_string()))))
+                    }
+                    Ok(Err(StoreError::NotFound { .. })) => Attempt::Done(None),
+                    Ok(Err(error)) => self.judge(&error),
+                    Err(timeout) => Attempt::Again(timeout),
+                }
+            }
+            .boxed()
+        };
+        self.repeat("looking at an object", attempt).await
+    }
+
+    fn failed(&self, error: &StoreError) -> Error {
+        match self.judge::<()>(error) {
+            Attempt::Failed(error) => error,
+            _ => Error::Unavailable { what: SENDING, cause: error.to_string() },
+        }
+    }
+}
+
+impl Upload {
+    /// The next bytes of the object.
+    ///
+    /// # Errors
+    /// `TooLarge`. `CannotOpen`: no right to write. `Unavailable`.
+    pub async fn push(&mut self, bytes: Bytes) -> Result<()> {
+        self.held_bytes += bytes.len();
+        self.held.push_back(bytes);
+        while self.held_bytes > self.part_bytes {
+            self.send(self.part_bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the object. When it answers, the object is durable and complete; else as for
+    /// [`put_new`](Objects::put_new).
+    ///
+    /// # Errors
+    /// Those of `put_new`.
+    pub async fn finish(mut self) -> Result<()> {
+        if self.begun.is_none() {
+            return self.objects.put_new(&self.name, PutPayload::from_iter(self.held)).await;
+        }
+        let done = async {
+            if self.held_bytes > 0 {
+                self.send(self.held_bytes).await?;
+            }
+            self.complete().await
+        };
+        let done = done.await;
+        if done.is_err() {
+            self.abort().await;
+        }
+        done
+    }
+
+    /// Lets go of what was sent, as far as the store can be asked to.
+    pub async fn abort(&mut self) {
+        let Some(Begun { mut parts, .. }) = self.begun.take() else { return };
+        let patience = self.objects.patience(0, 0);
+        let cause = match self.objects.timed(patience, parts.abort()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(timeout) => timeout,
+        };
+        tracing::debug!(cause, name = %self.name, "an upload was not aborted");
+    }
+
+    async fn begin(&mut self) -> Result<&mut Begun> {
+        let (objects, name) = (&self.objects, &self.name);
+        if let Some(folder) = &objects.folder {
+            folder.prepare(name).await?;
+        }
+        let mark = format!("{:032x}", random_u128(&*objects.env));
+        let mut options = PutMultipartOptions::default();
+        if objects.hedge.is_some() {
+            options.attributes = Attributes::from_iter([(Attribute::Metadata(MARK.into()), mark.clone())]);
+        }
+        let path = name.path();
+        let attempt = |tries| {
+            let begun = objects.store.put_multipart_opts(&path, options.clone());
+            let patience = objects.patience(tries, 0);
+            async move {
+                match objects.timed(patience, begun).await {
+                    Ok(Ok(parts)) => Attempt::Done(parts),
+                    Ok(Err(error)) => objects.judge(&error),
+                    Err(timeout) => Attempt::Again(timeout),
+                }
+            }
+            .boxed()
+        };
+        let parts = objects.repeat(SENDING, attempt).await?;
+        Ok(self.begun.insert(Begun { parts, mark, bytes: 0 }))
+    }
+
+    /// Sends so many of the bytes that are held.
+    async fn send(&mut self, length: usize) -> Result<()> {
+        let mut part = Vec::new();
+        let mut left = length;
+        while let Some(mut first) = self.held.pop_front() {
+            if first.len() > left {
+                part.push(first.split_to(left));
+                self.held.push_front(first);
+                break;
+            }
+            left -= first.len();
+            part.push(first);
+        }
+        self.held_bytes -= length;
+        if self.begun.is_none() {
+            self.begin().await?;
+        }
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        begun.bytes += length as u64;
+        check_size(&self.name, begun.bytes)?;
+        let sent = begun.parts.put_part(PutPayload::from_iter(part));
+        let patience = self.objects.patience(OBJECT_ATTEMPTS_MAX, length as u64);
+        match self.objects.timed(patience, sent).await {
+            Ok(answer) => answer.map_err(|error| self.objects.failed(&error)),
+            Err(cause) => Err(Error::Unavailable { what: SENDING, cause }),
+        }
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        // S3 refuses to overwrite (see `store::s3`). The others would not: nobody else knows the name, and this tells if one does.
+        if let Some((size, _)) = self.objects.look(&self.name).await? {
+            return Err(self.reused(size));
+        }
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        let patience = self.objects.patience(OBJECT_ATTEMPTS_MAX, begun.bytes);
+        let error = match self.objects.timed(patience, begun.parts.complete()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => self.objects.failed(&error),
+            Err(cause) => Error::Unavailable { what: SENDING, cause },
+        };
+        // It may have landed.
+        match self.objects.look(&self.name).await {
+            Ok(Some(found)) if self.is_own(&found) => match &self.objects.folder {
+                Some(folder) => folder.sync(&self.name).await,
+                None => Ok(()),
+            },
+            Ok(Some((size, _))) => Err(self.reused(size)),
+            Ok(None) | Err(_) => Err(error),
+        }
+    }
+
+    /// Only a store behind a network keeps the mark; nobody else knows the name.
+    fn is_own(&self, (size, mark): &Found) -> bool {
+        let Some(begun) = &self.begun else { return false };
+        *size == begun.bytes && (self.objects.hedge.is_none() || mark.as_ref() == Some(&begun.mark))
+    }
+
+    fn reused(&self, found: u64) -> Error {
+        let ours = self.begun.as_ref().map_or(0, |begun| begun.bytes);
+        Error::NameReused { name: self.name.to_string(), ours, found }
+    }
+}
