@@ -442,9 +442,10 @@ async fn collect(found: GetResult, wanted: u64) -> Result<Bytes, StoreError> {
 
 /// Like [`GetResult::bytes`] of a file, which fills the memory with zeros before it reads into it.
 async fn read_file(mut file: File, from: u64, wanted: u64) -> Result<Bytes, StoreError> {
+    // Not from the heaps of the threads that wait for disks: those are many, and each keeps much of what is freed.
+    let mut bytes = Vec::with_capacity(wanted as usize);
     let read = move || {
         file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::with_capacity(wanted as usize);
         file.take(wanted).read_to_end(&mut bytes)?;
         Ok::<_, io::Error>(Bytes::from(bytes))
     };

@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Fallible<()> {
     for compression in codecs(options) {
         merge(&runtime, compression, &lines, options)?;
     }
-    memory(&runtime, &lines, options)?;
+    memory(&runtime, &lines)?;
     written(&runtime, &lines, options)?;
     println!("codec   what       ours MB/s   bare MB/s   ratio");
     for compression in codecs(options) {
@@ -215,13 +215,16 @@ fn merged_batch(batch: &RecordBatch, offset: i64) -> RecordBatch {
     RecordBatch::try_new(merged::schema::arrow(), columns).expect("the columns of a merged segment")
 }
 
+/// So many lines fill more than one rewrite.
+const MEMORY_LINES: usize = 12_800_000;
+
 /// Peak of resident memory of a process of its own that merges and rewrites what takes many folds.
-fn memory(runtime: &Runtime, lines: &[Vec<u8>], options: &Options) -> Fallible<()> {
+fn memory(runtime: &Runtime, lines: &[Vec<u8>]) -> Fallible<()> {
     let folder = tempfile::tempdir()?;
     let store = folder.path().join("store");
     runtime.block_on(async {
         let log = in_folder(&store, Compression::Zstd).await?;
-        fill(&log, lines, options.records * 8).await
+        fill(&log, lines, MEMORY_LINES).await
     })?;
     let binary = std::env::current_exe()?.with_file_name("merge-peak");
     let child = std::process::Command::new(&binary).arg(&store).output();
@@ -234,7 +237,7 @@ fn memory(runtime: &Runtime, lines: &[Vec<u8>], options: &Options) -> Fallible<(
     let peaks: [f64; 2] =
         peaks.try_into().map_err(|found| format!("two numbers are wanted, not {found:?}"))?;
     for (what, peak_mib) in ["merge", "merge and rewrite"].iter().zip(peaks) {
-        let what = format!("peak of resident memory, {what} of {} lines, MiB", options.records * 8);
+        let what = format!("peak of resident memory, {what} of {MEMORY_LINES} lines, MiB");
         targets::check(&what, peak_mib, Target::AtMost(128.0));
     }
     Ok(())
