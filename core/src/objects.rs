@@ -196,13 +196,9 @@ impl Objects {
         tries: u32,
     ) -> Attempt<Option<Result<(), u64>>> {
         if self.hedge.is_some() {
-            let path = name.path();
-            let head = GetOptions { head: true, ..GetOptions::default() };
-            let found = match self.timed(self.patience(tries, 0), self.store.get_opts(&path, head)).await {
-                Ok(Ok(found)) => found,
-                Ok(Err(StoreError::NotFound { .. })) => return Attempt::Done(None),
-                Ok(Err(error)) => return self.judge(&error),
-                Err(timeout) => return Attempt::Again(timeout),
+            let found = match self.try_head(name, tries).await {
+                Attempt::Done(Some(found)) => found,
+                other => return other.map(|_| None),
             };
             let size = found.meta.size;
             if size != bytes.content_length() as u64 {
@@ -244,9 +240,10 @@ impl Objects {
         let read = self.repeat("reading an object", attempt).await;
         let Err(Error::Unavailable { .. }) = &read else { return read };
         // Perhaps it is the object that is short, and not the answers.
-        let head = GetOptions { head: true, ..GetOptions::default() };
-        match self.timed(self.patience(0, 0), self.store.get_opts(&name.path(), head)).await {
-            Ok(Ok(found)) if found.meta.size < range.end => Err(short(name, found.meta.size, &range)),
+        match self.try_head(name, 0).await {
+            Attempt::Done(Some(found)) if found.meta.size < range.end => {
+                Err(short(name, found.meta.size, &range))
+            }
             _ => read,
         }
     }
@@ -311,6 +308,18 @@ impl Objects {
                 Ok(Some(Err(error))) => return self.judge(&error),
                 Err(timeout) => return Attempt::Again(timeout),
             }
+        }
+    }
+
+    /// Its metadata alone.
+    async fn try_head(&self, name: &ObjectName, tries: u32) -> Attempt<Option<GetResult>> {
+        let path = name.path();
+        let head = GetOptions { head: true, ..GetOptions::default() };
+        match self.timed(self.patience(tries, 0), self.store.get_opts(&path, head)).await {
+            Ok(Ok(found)) => Attempt::Done(Some(found)),
+            Ok(Err(StoreError::NotFound { .. })) => Attempt::Done(None),
+            Ok(Err(error)) => self.judge(&error),
+            Err(timeout) => Attempt::Again(timeout),
         }
     }
 

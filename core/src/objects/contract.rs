@@ -140,26 +140,49 @@ async fn large(a: Objects, b: Objects) -> Result<(), Broken> {
 async fn in_parts(a: Objects, b: Objects) -> Result<(), Broken> {
     // S3 takes no smaller part but the last.
     const PART: usize = 5 << 20;
-    let (name, bytes) = (fresh(), body(7, 2 * PART + 1));
-    let mut upload = a.upload(name.clone(), PART);
-    for piece in [0..PART - 1, PART - 1..PART + 1, PART + 1..bytes.len()] {
-        upload.push(bytes.slice(piece)).await.map_err(told)?;
-    }
-    ensure!(b.get_range(&name, 0..1).await.map_err(told)?.is_none(), "an object before it was completed");
-    upload.finish().await.map_err(told)?;
+    let bytes = body(7, 2 * PART + 1);
+    let sent = async |name: &ObjectName| {
+        let mut upload = a.upload(name.clone(), PART);
+        for piece in [0..PART - 1, PART - 1..PART + 1, PART + 1..bytes.len()] {
+            upload.push(bytes.slice(piece)).await?;
+        }
+        let early = b.get_range(name, 0..1).await?;
+        upload.finish().await?;
+        Ok(early)
+    };
+    let (mut name, mut tries) = (fresh(), 1);
+    let early = loop {
+        match sent(&name).await {
+            Ok(early) => break early,
+            // It is begun again under another name.
+            Err(Error::Unavailable { .. }) if tries < 9 => (name, tries) = (fresh(), tries + 1),
+            Err(error) => return Err(told(error)),
+        }
+    };
+    ensure!(early.is_none(), "an object before it was completed");
     ensure!(b.get(&name).await.map_err(told)?.as_ref() == Some(&bytes), "the whole");
     let part = b.get_range(&name, 3..2 * PART as u64 + 1).await.map_err(told)?;
     ensure!(part == Some(bytes.slice(3..)), "its end");
-    let mut other = b.upload(name.clone(), PART);
-    let again = match other.push(body(8, 2 * PART)).await {
-        Ok(()) => other.finish().await,
-        Err(error) => Err(error),
-    };
+    let mut again = Ok(());
+    for _ in 0..9 {
+        let mut other = b.upload(name.clone(), PART);
+        again = match other.push(body(8, 2 * PART)).await {
+            Ok(()) => other.finish().await,
+            Err(error) => Err(error),
+        };
+        if !matches!(again, Err(Error::Unavailable { .. })) {
+            break;
+        }
+    }
     ensure!(matches!(again, Err(Error::NameReused { .. })), "other bytes under the name: {again:?}");
+    ensure!(
+        b.get(&name).await.map_err(told)?.as_ref() == Some(&bytes),
+        "a refused upload changed the object"
+    );
     // Given up: nothing is there.
     let name = fresh();
     let mut upload = a.upload(name.clone(), PART);
-    upload.push(body(9, PART + 1)).await.map_err(told)?;
+    drop(upload.push(body(9, PART + 1)).await);
     upload.abort().await;
     ensure!(b.get_range(&name, 0..1).await.map_err(told)?.is_none(), "an upload that was aborted");
     Ok(())

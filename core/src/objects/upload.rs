@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures::FutureExt;
 use object_store::{
-    Attribute, Attributes, Error as StoreError, GetOptions, MultipartUpload, PutMultipartOptions, PutPayload,
+    Attribute, Attributes, Error as StoreError, MultipartUpload, PutMultipartOptions, PutPayload,
 };
 
 use super::attempts::Attempt;
 use super::{ObjectName, Objects, check_size};
 use crate::env::random_u128;
 use crate::limits::OBJECT_ATTEMPTS_MAX;
+#[cfg(feature = "aws")]
+use crate::limits::{OBJECT_BACKOFF_MS, OBJECT_BACKOFF_MS_MAX};
 use crate::{Error, Result};
 
 /// The metadata of an object (`x-amz-meta-…`) that was sent in parts: 32 hex digits that nobody else has drawn. A HEAD
@@ -25,9 +27,9 @@ const SENDING: &str = "sending an object in parts";
 
 /// An object on its way.
 ///
-/// No part is sent twice: an error ends the upload, and whoever wants the object begins again, under another name. What
-/// was sent is let go by [`abort`](Self::abort). What a killed process sent is removed by the bucket's rule for uploads that
-/// were not completed; in a folder by sweep.
+/// A part that S3 refuses, or does not answer, is sent again; any other error ends the upload, and whoever wants the object
+/// begins again, under another name. What was sent is let go by [`abort`](Self::abort). What a killed process sent is
+/// removed by the bucket's rule for uploads that were not completed; in a folder by sweep.
 #[derive(Debug)]
 pub(crate) struct Upload {
     objects: Objects,
@@ -64,24 +66,12 @@ impl Objects {
 
     /// What is under a name.
     async fn look(&self, name: &ObjectName) -> Result<Option<Found>> {
-        let path = name.path();
-        let attempt = |tries| {
-            let head = GetOptions { head: true, ..GetOptions::default() };
-            let asked = self.store.get_opts(&path, head);
-            async move {
-                match self.timed(self.patience(tries, 0), asked).await {
-                    Ok(Ok(found)) => {
-                        let mark = found.attributes.get(&Attribute::Metadata(MARK.into()));
-                        Attempt::Done(Some((found.meta.size, mark.map(|mark| mark.to_string()))))
-                    }
-                    Ok(Err(StoreError::NotFound { .. })) => Attempt::Done(None),
-                    Ok(Err(error)) => self.judge(&error),
-                    Err(timeout) => Attempt::Again(timeout),
-                }
-            }
-            .boxed()
-        };
-        self.repeat("looking at an object", attempt).await
+        let head = |tries| self.try_head(name, tries).boxed();
+        let found = self.repeat("looking at an object", head).await?;
+        Ok(found.map(|found| {
+            let mark = found.attributes.get(&Attribute::Metadata(MARK.into()));
+            (found.meta.size, mark.map(|mark| mark.to_string()))
+        }))
     }
 
     fn failed(&self, error: &StoreError) -> Error {
@@ -149,6 +139,10 @@ impl Upload {
         let mut options = PutMultipartOptions::default();
         if objects.hedge.is_some() {
             options.attributes = Attributes::from_iter([(Attribute::Metadata(MARK.into()), mark.clone())]);
+            #[cfg(feature = "aws")]
+            {
+                options = options.with_retry_policy(std::sync::Arc::new(Again(objects.env.clone())));
+            }
         }
         let path = name.path();
         let attempt = |tries| {
@@ -227,5 +221,23 @@ impl Upload {
     fn reused(&self, found: u64) -> Error {
         let ours = self.begun.as_ref().map_or(0, |begun| begun.bytes);
         Error::NameReused { name: self.name.to_string(), ours, found }
+    }
+}
+
+/// Parts are numbered: it does not matter whether one had arrived that is sent again.
+#[cfg(feature = "aws")]
+#[derive(Debug)]
+struct Again(crate::env::SharedEnv);
+
+#[cfg(feature = "aws")]
+#[async_trait::async_trait]
+impl object_store::retry::RetryPolicy for Again {
+    async fn retry(&self, context: object_store::retry::RetryContext) -> bool {
+        let tries = context.attempt as u32;
+        if tries < OBJECT_ATTEMPTS_MAX {
+            let pause_ms = (OBJECT_BACKOFF_MS << tries.min(8)).min(OBJECT_BACKOFF_MS_MAX);
+            self.0.sleep(std::time::Duration::from_millis(pause_ms)).await;
+        }
+        tries < OBJECT_ATTEMPTS_MAX
     }
 }

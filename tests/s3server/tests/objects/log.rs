@@ -56,7 +56,8 @@ async fn a_flipped_bit_is_read_again_and_never_served() {
     proxy.clear_rules();
     // Always: that is an alarm, and no record.
     proxy.add_rule(Rule::numbers("GET", "l0/", 1..=u64::MAX, Fault::FlipAnswer));
-    assert!(matches!(read(&log).await, Err(Error::Damaged { .. })));
+    let read = read(&log).await;
+    assert!(matches!(read, Err(Error::Damaged { .. })), "{read:?}");
 }
 
 #[tokio::test]
@@ -74,4 +75,43 @@ async fn a_log_survives_a_store_that_is_busy_and_loses_answers() {
     }
     write(&log, 2).await;
     assert_eq!(read(&log).await.unwrap(), RECORDS);
+}
+
+/// What a rewrite makes is sent in parts: one that is refused is sent again, and the whole is completed on condition.
+#[tokio::test]
+async fn a_rewrite_is_uploaded_in_parts_and_completed_on_condition() {
+    use tidelog_core::upkeep::UpkeepSettings;
+    use tidelog_s3server::{Fault, Rule, Verb, When};
+    let server = Server::start(BUCKET, 5).await.unwrap();
+    let log = log(&server.endpoint()).await;
+    let plain = [("compression.type".to_owned(), "none".to_owned())];
+    log.admin().create_topic("logs", 1, &plain).await.unwrap();
+    let upkeep = log.upkeep(UpkeepSettings { part_bytes: 5 << 20, ..UpkeepSettings::default() });
+    for megabytes in [6, 5] {
+        let producer = log.producer().build().unwrap();
+        for _ in 0..megabytes {
+            producer.enqueue("logs", None, Record::value(vec![b'x'; 1_000_000]), None).await.unwrap();
+        }
+        producer.close().await.unwrap();
+        upkeep.merge(true, |_, _| {}).await.unwrap();
+    }
+    let before = server.log().len();
+    // The first is the upload's beginning.
+    server.add_rule(Rule {
+        verb: Some(Verb::Put),
+        key: "topics/".to_owned(),
+        when: When::Numbers(2..=2),
+        fault: Fault::Conflict,
+    });
+    assert_eq!(upkeep.rewrite(true, |_| {}).await.unwrap().objects, 1);
+    let requests: Vec<_> = server.log().into_iter().skip(before).collect();
+    let of = |method: &str, part: &str| {
+        let found = requests.iter().filter(|one| one.method == method && one.target.contains(part));
+        found.map(|one| (one.status, one.conditional)).collect::<Vec<_>>()
+    };
+    assert_eq!(of("POST", "uploads"), [(200, false)], "begun once");
+    assert_eq!(of("PUT", "partNumber=1&"), [(409, false), (200, false)]);
+    assert_eq!(of("PUT", "partNumber=3&"), [(200, false)]);
+    assert_eq!(of("POST", "uploadId="), [(200, true)], "on condition");
+    assert_eq!(read(&log).await.unwrap(), 11);
 }
