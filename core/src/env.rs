@@ -108,3 +108,23 @@ async fn done<T>(task: JoinHandle<T>) -> T {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn heavy_work_has_no_more_threads_than_cores() {
+        let work = || {
+            std::thread::sleep(Duration::from_millis(20));
+            format!("{:?}", std::thread::current().id())
+        };
+        let all = futures::future::join_all((0..40).map(|_| offload(work))).await;
+        let threads = all.into_iter().collect::<BTreeSet<_>>().len();
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert!(threads <= cores.max(limits::HEAVY_THREADS_MIN), "{threads} threads");
+        assert!(threads >= limits::HEAVY_THREADS_MIN, "{threads} threads");
+    }
+}

@@ -64,6 +64,35 @@ impl Objects {
         }
     }
 
+    async fn begin(&self, name: &ObjectName) -> Result<Begun> {
+        if let Some(folder) = &self.folder {
+            folder.prepare(name).await?;
+        }
+        let mark = format!("{:032x}", random_u128(&*self.env));
+        let mut options = PutMultipartOptions::default();
+        if self.hedge.is_some() {
+            options.attributes = Attributes::from_iter([(Attribute::Metadata(MARK.into()), mark.clone())]);
+            #[cfg(feature = "aws")]
+            {
+                options = options.with_retry_policy(std::sync::Arc::new(Again(self.env.clone())));
+            }
+        }
+        let path = name.path();
+        let attempt = |tries| {
+            let begun = self.store.put_multipart_opts(&path, options.clone());
+            async move {
+                match self.timed(self.patience(tries, 0), begun).await {
+                    Ok(Ok(parts)) => Attempt::Done(parts),
+                    Ok(Err(error)) => self.judge(&error),
+                    Err(timeout) => Attempt::Again(timeout),
+                }
+            }
+            .boxed()
+        };
+        let parts = self.repeat(SENDING, attempt).await?;
+        Ok(Begun { parts, mark, bytes: 0 })
+    }
+
     /// What is under a name.
     async fn look(&self, name: &ObjectName) -> Result<Option<Found>> {
         let head = |tries| self.try_head(name, tries).boxed();
@@ -102,16 +131,17 @@ impl Upload {
     /// # Errors
     /// Those of `put_new`.
     pub async fn finish(mut self) -> Result<()> {
-        if self.begun.is_none() {
-            return self.objects.put_new(&self.name, PutPayload::from_iter(self.held)).await;
+        if self.begun.is_some()
+            && self.held_bytes > 0
+            && let Err(error) = self.send(self.held_bytes).await
+        {
+            self.abort().await;
+            return Err(error);
         }
-        let done = async {
-            if self.held_bytes > 0 {
-                self.send(self.held_bytes).await?;
-            }
-            self.complete().await
+        let Some(begun) = &mut self.begun else {
+            return self.objects.put_new(&self.name, PutPayload::from_iter(self.held)).await;
         };
-        let done = done.await;
+        let done = begun.complete(&self.objects, &self.name).await;
         if done.is_err() {
             self.abort().await;
         }
@@ -130,37 +160,6 @@ impl Upload {
         tracing::debug!(cause, name = %self.name, "an upload was not aborted");
     }
 
-    async fn begin(&mut self) -> Result<&mut Begun> {
-        let (objects, name) = (&self.objects, &self.name);
-        if let Some(folder) = &objects.folder {
-            folder.prepare(name).await?;
-        }
-        let mark = format!("{:032x}", random_u128(&*objects.env));
-        let mut options = PutMultipartOptions::default();
-        if objects.hedge.is_some() {
-            options.attributes = Attributes::from_iter([(Attribute::Metadata(MARK.into()), mark.clone())]);
-            #[cfg(feature = "aws")]
-            {
-                options = options.with_retry_policy(std::sync::Arc::new(Again(objects.env.clone())));
-            }
-        }
-        let path = name.path();
-        let attempt = |tries| {
-            let begun = objects.store.put_multipart_opts(&path, options.clone());
-            let patience = objects.patience(tries, 0);
-            async move {
-                match objects.timed(patience, begun).await {
-                    Ok(Ok(parts)) => Attempt::Done(parts),
-                    Ok(Err(error)) => objects.judge(&error),
-                    Err(timeout) => Attempt::Again(timeout),
-                }
-            }
-            .boxed()
-        };
-        let parts = objects.repeat(SENDING, attempt).await?;
-        Ok(self.begun.insert(Begun { parts, mark, bytes: 0 }))
-    }
-
     /// Sends so many of the bytes that are held.
     async fn send(&mut self, length: usize) -> Result<()> {
         let mut part = Vec::new();
@@ -175,10 +174,10 @@ impl Upload {
             part.push(first);
         }
         self.held_bytes -= length;
-        if self.begun.is_none() {
-            self.begin().await?;
-        }
-        let Some(begun) = &mut self.begun else { return Ok(()) };
+        let begun = match &mut self.begun {
+            Some(begun) => begun,
+            none => none.insert(self.objects.begin(&self.name).await?),
+        };
         begun.bytes += length as u64;
         check_size(&self.name, begun.bytes)?;
         let sent = begun.parts.put_part(PutPayload::from_iter(part));
@@ -188,39 +187,35 @@ impl Upload {
             Err(cause) => Err(Error::Unavailable { what: SENDING, cause }),
         }
     }
+}
 
-    async fn complete(&mut self) -> Result<()> {
+impl Begun {
+    async fn complete(&mut self, objects: &Objects, name: &ObjectName) -> Result<()> {
+        let ours = self.bytes;
+        let reused = |found: u64| Error::NameReused { name: name.to_string(), ours, found };
         // S3 refuses to overwrite (see `store::s3`). The others would not: nobody else knows the name, and this tells if one does.
-        if let Some((size, _)) = self.objects.look(&self.name).await? {
-            return Err(self.reused(size));
+        if let Some((size, _)) = objects.look(name).await? {
+            return Err(reused(size));
         }
-        let Some(begun) = &mut self.begun else { return Ok(()) };
-        let patience = self.objects.patience(OBJECT_ATTEMPTS_MAX, begun.bytes);
-        let error = match self.objects.timed(patience, begun.parts.complete()).await {
+        let patience = objects.patience(OBJECT_ATTEMPTS_MAX, ours);
+        let error = match objects.timed(patience, self.parts.complete()).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => self.objects.failed(&error),
+            Ok(Err(error)) => objects.failed(&error),
             Err(cause) => Error::Unavailable { what: SENDING, cause },
         };
-        // It may have landed.
-        match self.objects.look(&self.name).await {
-            Ok(Some(found)) if self.is_own(&found) => match &self.objects.folder {
-                Some(folder) => folder.sync(&self.name).await,
-                None => Ok(()),
-            },
-            Ok(Some((size, _))) => Err(self.reused(size)),
+        // It may have landed. Only a store behind a network keeps the mark; nobody else knows the name.
+        match objects.look(name).await {
+            Ok(Some((size, mark)))
+                if size == ours && (objects.hedge.is_none() || mark.as_ref() == Some(&self.mark)) =>
+            {
+                match &objects.folder {
+                    Some(folder) => folder.sync(name).await,
+                    None => Ok(()),
+                }
+            }
+            Ok(Some((size, _))) => Err(reused(size)),
             Ok(None) | Err(_) => Err(error),
         }
-    }
-
-    /// Only a store behind a network keeps the mark; nobody else knows the name.
-    fn is_own(&self, (size, mark): &Found) -> bool {
-        let Some(begun) = &self.begun else { return false };
-        *size == begun.bytes && (self.objects.hedge.is_none() || mark.as_ref() == Some(&begun.mark))
-    }
-
-    fn reused(&self, found: u64) -> Error {
-        let ours = self.begun.as_ref().map_or(0, |begun| begun.bytes);
-        Error::NameReused { name: self.name.to_string(), ours, found }
     }
 }
 
