@@ -116,6 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[allow(clippy::disallowed_methods, reason = "what keeps a thread busy is looked at")]
     async fn heavy_work_has_no_more_threads_than_cores() {
         let work = || {
             std::thread::sleep(Duration::from_millis(20));
