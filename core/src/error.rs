@@ -132,6 +132,14 @@ pub enum Error {
         /// Topic name.
         topic: String,
     },
+    /// The topic was deleted between the look at it and what was to be done with it; perhaps there is another of that name.
+    #[error(
+        "topic {topic:?} was deleted meanwhile, and nothing was done: ask again, if there is a new one of that name"
+    )]
+    TopicDeleted {
+        /// Topic name.
+        topic: String,
+    },
     /// No such partition.
     #[error("topic {topic:?} has no partition {partition}: it has {partitions}, numbered from 0")]
     UnknownPartition {
@@ -248,6 +256,7 @@ impl Error {
             | ProducerFenced { .. }
             | UnknownProducer { .. }
             | UnknownTopic { .. }
+            | TopicDeleted { .. }
             | UnknownPartition { .. }
             | UnknownGroup { .. }
             | TopicExists { .. }
@@ -275,6 +284,7 @@ impl Error {
             Self::ProducerFenced { .. } => "producer_fenced",
             Self::UnknownProducer { .. } => "unknown_producer",
             Self::UnknownTopic { .. } => "unknown_topic",
+            Self::TopicDeleted { .. } => "topic_deleted",
             Self::UnknownPartition { .. } => "unknown_partition",
             Self::UnknownGroup { .. } => "unknown_group",
             Self::TopicExists { .. } => "topic_exists",
@@ -288,6 +298,14 @@ impl Error {
             Self::Poisoned { .. } => "poisoned",
             Self::StoreRefused { .. } => "store_refused",
         }
+    }
+
+    /// With the name that the asker knows a topic by: the ledger knows ids.
+    pub(crate) fn of_topic(mut self, name: &str) -> Self {
+        if let Self::TopicDeleted { topic } = &mut self {
+            name.clone_into(topic);
+        }
+        self
     }
 
     /// A [`Error::Damaged`].

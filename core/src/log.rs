@@ -380,13 +380,14 @@ impl Admin {
     ) -> Result<Committed> {
         let id = self.topic_id(name).await?;
         let change = TopicChange::Alter { id, partitions, config: config.to_vec() };
-        self.ledger.act(Action::Topic(change)).await
+        self.ledger.act(Action::Topic(change)).await.map_err(|error| error.of_topic(name))
     }
 
     /// Deletes a topic and all its records.
     pub async fn delete_topic(&self, name: &str) -> Result<Committed> {
         let id = self.topic_id(name).await?;
-        self.ledger.act(Action::Topic(TopicChange::Delete { id })).await
+        let change = TopicChange::Delete { id };
+        self.ledger.act(Action::Topic(change)).await.map_err(|error| error.of_topic(name))
     }
 
     /// Moves log starts: the records before are gone for every reader, their space is freed by sweep. One position for all
@@ -510,7 +511,8 @@ impl Admin {
             };
             let offsets = offsets.iter().map(entry).collect();
             let (group, member) = (group.to_owned(), String::new());
-            self.ledger.act(Action::Offsets(GroupOffsets { group, member, generation: -1, offsets })).await?;
+            let offsets = GroupOffsets { group, member, generation: -1, offsets };
+            self.ledger.act(Action::Offsets(offsets)).await.map_err(|error| error.of_topic(topic))?;
         }
         Ok(())
     }

@@ -135,6 +135,51 @@ async fn groups_store_offsets_and_lag() {
     assert!(matches!(log.admin().describe_group("g").await, Err(Error::UnknownGroup { .. })));
 }
 
+/// Offsets of one topic mean nothing to the next of its name: neither to a consumer that was on its way, nor to its group.
+#[tokio::test]
+async fn a_consumer_does_not_go_on_in_another_topic_of_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    let (here, there) = (Log::open(url).await.unwrap(), Log::open(url).await.unwrap());
+    let make = async |records: u64| {
+        here.admin().create_topic("t", 1, &[]).await.unwrap();
+        let producer = here.producer().linger_ms(0).build().unwrap();
+        for offset in 0..records {
+            let sent = producer.send("t", Record::value("a value")).await.unwrap();
+            assert_eq!(sent.offset, Some(offset));
+        }
+    };
+    make(5).await;
+    let mut consumers = Vec::new();
+    for log in [&here, &there] {
+        let mut consumer = log.consumer("t").group("g").build().await.unwrap();
+        for offset in 0..3 {
+            assert_eq!(consumer.next_message().await.unwrap().unwrap().record.offset, offset);
+        }
+        consumers.push(consumer);
+    }
+    here.admin().delete_topic("t").await.unwrap();
+    // More than there were: the old offsets exist again.
+    make(9).await;
+    for mut consumer in consumers {
+        let error = consumer.store_offsets().await.unwrap_err();
+        assert!(matches!(&error, Error::TopicDeleted { topic } if topic == "t"), "{error}");
+        // What it holds already may come, and then an end.
+        let mut held = 0;
+        let error = loop {
+            match consumer.next_message().await.unwrap() {
+                Ok(_) => held += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(held <= 2, "{held} records of the old topic");
+        assert!(matches!(&error, Error::TopicDeleted { topic } if topic == "t"), "{error}");
+    }
+    assert!(here.admin().describe_group("g").await.is_err(), "nothing was stored");
+    let mut consumer = there.consumer("t").group("g").build().await.unwrap();
+    assert_eq!(consumer.next_message().await.unwrap().unwrap().record.offset, 0);
+}
+
 #[tokio::test]
 async fn a_consumer_follows_is_cancelled_and_seeks() {
     let log = Log::open("memory:").await.unwrap();

@@ -263,10 +263,22 @@ async fn place(shared: Arc<Shared>, mut cargo: Cargo, failed: FailedKeys) -> (Ca
             keep_unknown(&mut unknown, &mut results);
         }
     }
+    name_topics(&cargo, &mut results);
     if plant::on(Bug::DeleteOnError) && results.iter().any(|r| matches!(r, BatchResult::Failed(_))) {
         plant_delete(&shared, &cargo).await;
     }
     (cargo, results)
+}
+
+/// Says the names of topics that are gone: the ledger has their ids alone.
+fn name_topics(cargo: &Cargo, results: &mut [BatchResult]) {
+    for part in &cargo.parts {
+        for result in results.iter_mut().skip(part.batches_at).take(part.firsts.len()) {
+            if let BatchResult::Failed(error @ Error::TopicDeleted { .. }) = result {
+                *error = error.clone().of_topic(&part.topic.name);
+            }
+        }
+    }
 }
 
 /// A planted bug: the object of a batch that failed, or of which nobody knows, is deleted.

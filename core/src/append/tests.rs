@@ -299,3 +299,29 @@ proptest! {
         prop_assert_eq!(one, alone(through_the_log(&acts, &settings)));
     }
 }
+
+/// By name, by a process whose view is from before: an error with the name, and the next one goes to the new topic.
+#[test]
+fn a_topic_that_was_made_anew_takes_what_is_sent_next() {
+    alone(async {
+        for idempotent in [false, true] {
+            let env = StoppedEnv::shared(7);
+            let store = Store::open(&"memory:".parse().unwrap(), env.clone(), true).await.unwrap();
+            let here = Log::with_store(store.clone(), env.clone(), true, Settings::default()).await.unwrap();
+            let there = Log::with_store(store, env, true, Settings::default()).await.unwrap();
+            here.admin().create_topic("t", 1, &[]).await.unwrap();
+            let producer = there.producer().idempotent(idempotent).linger_ms(0).build().unwrap();
+            for offset in 0..2 {
+                let sent = producer.send("t", record(1, 10)).await.unwrap();
+                assert_eq!(sent.offset, Some(offset));
+            }
+            here.admin().delete_topic("t").await.unwrap();
+            here.admin().create_topic("t", 1, &[]).await.unwrap();
+            let error = producer.send("t", record(2, 10)).await.unwrap_err();
+            assert!(matches!(&error, Error::TopicDeleted { topic } if topic == "t"), "{error}");
+            let sent = producer.send("t", record(3, 10)).await.unwrap();
+            assert_eq!((sent.offset, sent.duplicate), (Some(0), false), "idempotent: {idempotent}");
+            producer.close().await.unwrap();
+        }
+    });
+}

@@ -14,8 +14,9 @@ use super::{FetchLimits, Fetched, Fetcher, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::ledger::action::{Action, GroupOffset, GroupOffsets};
+use crate::ledger::view::{Topic, View};
 use crate::limits;
-use crate::record::{ConsumerRecord, Offset};
+use crate::record::{ConsumerRecord, Offset, TopicId};
 
 /// Where to begin or end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,8 @@ pub struct Consumer {
     ledger: Ledger,
     fetcher: Fetcher,
     topic: Arc<str>,
+    /// The topic's, when this consumer began: offsets of one are nothing to the next of that name.
+    id: TopicId,
     settings: ConsumerSettings,
     tracks: Vec<Track>,
     turn: usize,
@@ -140,8 +143,9 @@ impl Consumer {
     /// Looks up where to begin and end.
     pub async fn start(ledger: Ledger, topic: &str, settings: ConsumerSettings) -> Result<Self> {
         let fetcher = Fetcher::new(ledger.clone(), settings.cache_bytes);
-        let (topic, tracks, slot) = (topic.into(), Vec::new(), ledger.chain.slot());
-        let mut consumer = Self { ledger, fetcher, topic, settings, tracks, turn: 0, waiting: None, slot };
+        let (topic, id, tracks, slot) = (topic.into(), TopicId(0), Vec::new(), ledger.chain.slot());
+        let mut consumer =
+            Self { ledger, fetcher, topic, id, settings, tracks, turn: 0, waiting: None, slot };
         consumer.assign().await?;
         Ok(consumer)
     }
@@ -168,19 +172,22 @@ impl Consumer {
     }
 
     /// Stores the positions as the group's offsets: all that was handed out counts as done.
+    ///
+    /// # Errors
+    /// `TopicDeleted`: nothing is stored for another topic of that name. `InvalidField`: there is no group. Those of the ledger.
     pub async fn store_offsets(&mut self) -> Result<()> {
         let Some(group) = self.settings.group.clone() else {
             return Err(Error::invalid("group", "is not set: there is nowhere to store offsets"));
         };
-        let (id, epochs) = self.ledger.chain.view(|view| {
-            let (id, topic) = view.topic_or_unknown(&self.topic)?;
+        let epochs = self.ledger.chain.view(|view| {
+            let topic = self.topic_in(view)?;
             let epoch = |track: &Track| {
                 topic.partitions.get(track.partition as usize).map_or(-1, |p| p.leader_epoch() as i32)
             };
-            Ok::<_, Error>((id, self.tracks.iter().map(epoch).collect::<Vec<_>>()))
+            Ok::<_, Error>(self.tracks.iter().map(epoch).collect::<Vec<_>>())
         })??;
         let offset = |(track, leader_epoch): (&Track, i32)| GroupOffset {
-            topic: id,
+            topic: self.id,
             partition: track.partition,
             offset: Some(track.next),
             leader_epoch,
@@ -190,9 +197,14 @@ impl Consumer {
         for offsets in offsets.chunks(limits::GROUP_OFFSETS_PER_COMMIT_MAX) {
             let (group, offsets) = (group.clone(), offsets.to_vec());
             let stored = GroupOffsets { group, member: String::new(), generation: -1, offsets };
-            self.ledger.act(Action::Offsets(stored)).await?;
+            self.ledger.act(Action::Offsets(stored)).await.map_err(|error| error.of_topic(&self.topic))?;
         }
         Ok(())
+    }
+
+    /// The topic that it began with.
+    fn topic_in<'a>(&self, view: &'a View) -> Result<&'a Topic> {
+        view.topics.get(&self.id).ok_or_else(|| Error::TopicDeleted { topic: self.topic.to_string() })
     }
 }
 
@@ -253,6 +265,9 @@ impl Consumer {
             let Poll::Ready(fetched) = Pin::new(fetching).poll(context) else { continue };
             track.fetching = None;
             match fetched.unwrap_or(Err(Error::Closed { what: "the runtime" })) {
+                Ok(fetched) if fetched.topic != self.id => {
+                    return Some(Err(Error::TopicDeleted { topic: self.topic.to_string() }));
+                }
                 Ok(fetched) => {
                     track.fetch_at = fetched.next;
                     track.ready.extend(fetched.runs);
@@ -294,7 +309,7 @@ impl Consumer {
     /// Read-ahead: one fetch a partition, while at most two runs of it wait.
     fn start_fetches(&mut self) -> Result<()> {
         let ends: Vec<Offset> = self.ledger.chain.view(|view| {
-            let (_, topic) = view.topic_or_unknown(&self.topic)?;
+            let topic = self.topic_in(view)?;
             let end = |track: &Track| topic.partitions.get(track.partition as usize).map_or(0, |p| p.next);
             Ok::<_, Error>(self.tracks.iter().map(end).collect())
         })??;
@@ -328,7 +343,7 @@ impl Consumer {
         }
         self.slot = slot;
         let count =
-            self.ledger.chain.view(|view| view.topic(&self.topic).map_or(0, |(_, t)| t.partitions.len()))?;
+            self.ledger.chain.view(|view| self.topic_in(view).map(|topic| topic.partitions.len()))??;
         for partition in self.tracks.len() as u32..count as u32 {
             self.tracks.push(Track::new(partition, 0, None));
         }
@@ -344,7 +359,7 @@ impl Consumer {
     async fn assign(&mut self) -> Result<()> {
         let chain = &self.ledger.chain;
         let group = self.settings.group.clone();
-        let (partitions, stored) = chain
+        let (id, partitions, stored) = chain
             .fresh_view(chain.tick(), |view| {
                 let (id, topic) = view.topic_or_unknown(&self.topic)?;
                 let offsets = group.and_then(|group| view.groups.get(&group)).map(|group| &group.offsets);
@@ -352,9 +367,10 @@ impl Consumer {
                     |p: usize| offsets.and_then(|o| o.get(&(id, p as u32))).map(|stored| stored.offset);
                 let bounds = topic.partitions.iter().enumerate();
                 let bounds = bounds.map(|(p, found)| (found.log_start, found.next, stored(p)));
-                Ok::<_, Error>((topic.partitions.len() as u32, bounds.collect::<Vec<_>>()))
+                Ok::<_, Error>((id, topic.partitions.len() as u32, bounds.collect::<Vec<_>>()))
             })
             .await??;
+        self.id = id;
         let wanted = self.settings.partitions.clone().unwrap_or_else(|| (0..partitions).collect());
         for partition in wanted {
             let unknown = || Error::UnknownPartition { topic: self.topic.to_string(), partition, partitions };

@@ -59,6 +59,8 @@ impl Default for FetchLimits {
 /// The answer of a fetch.
 #[derive(Debug, Clone)]
 pub struct Fetched {
+    /// Whose records: the name may be another topic's by now than when the offset was learned.
+    pub topic: TopicId,
     /// Runs of consecutive records.
     pub runs: Vec<Run>,
     /// Where to go on.
@@ -107,6 +109,7 @@ pub struct Fetcher {
 
 /// What a fetch is going to read, from one view (R4).
 struct Plan {
+    topic: TopicId,
     source: Source,
     log_start: Offset,
     high_watermark: Offset,
@@ -143,7 +146,8 @@ struct Filling {
 impl Filling {
     fn new(plan: &Plan, offset: Offset, limits: FetchLimits) -> Self {
         let (log_start, high_watermark) = (plan.log_start, plan.high_watermark);
-        let fetched = Fetched { runs: Vec::new(), next: offset, log_start, high_watermark };
+        let (topic, runs) = (plan.topic, Vec::new());
+        let fetched = Fetched { topic, runs, next: offset, log_start, high_watermark };
         Self { fetched, limits, bytes: 0, records: 0 }
     }
 
@@ -338,7 +342,7 @@ fn plan(view: &View, topic: &str, partition: u32, offset: Offset, limits: FetchL
         true => merged(view, (id, found, partition), offset)?,
         false => unmerged(found, offset, limits),
     };
-    Ok(Plan { source, log_start: found.log_start, high_watermark, slot: view.slot })
+    Ok(Plan { topic: id, source, log_start: found.log_start, high_watermark, slot: view.slot })
 }
 
 /// Where a record is that a fold took from the slices.

@@ -216,7 +216,7 @@ impl<'a> Deciding<'a> {
             return BatchOutcome::Deferred;
         }
         let Some(topic) = self.view.topics.get(&batch.topic) else {
-            return BatchOutcome::Refused(Error::UnknownTopic { topic: batch.topic.to_string() });
+            return BatchOutcome::Refused(deleted_topic(batch.topic));
         };
         let Some(partition) = topic.partitions.get(batch.partition as usize) else {
             return BatchOutcome::Refused(Error::UnknownPartition {
@@ -360,7 +360,7 @@ fn check_offsets(view: &View, offsets: &GroupOffsets) -> Result<()> {
     for entry in &offsets.offsets {
         Error::check_size("metadata", entry.metadata.len(), limits::GROUP_METADATA_BYTES_MAX)?;
         let Some(topic) = view.topics.get(&entry.topic) else {
-            return Err(Error::UnknownTopic { topic: entry.topic.to_string() });
+            return Err(deleted_topic(entry.topic));
         };
         let partitions = topic.partitions.len() as u32;
         if entry.partition >= partitions && entry.offset.is_some() {
@@ -378,8 +378,9 @@ fn superseded(what: impl Into<String>) -> Result<()> {
     Err(Error::Superseded { what: what.into() })
 }
 
-fn unknown_topic(id: TopicId) -> Error {
-    Error::UnknownTopic { topic: id.to_string() }
+/// Whoever has an id has seen the topic.
+fn deleted_topic(id: TopicId) -> Error {
+    Error::TopicDeleted { topic: id.to_string() }
 }
 
 /// Whether `action` may be put after `view`: the conditions that `apply` will assert.
@@ -436,7 +437,7 @@ fn check_topic(view: &View, change: &TopicChange) -> Result<()> {
             Ok(())
         }
         TopicChange::Alter { id, partitions, config } => {
-            let topic = view.topics.get(id).ok_or_else(|| unknown_topic(*id))?;
+            let topic = view.topics.get(id).ok_or_else(|| deleted_topic(*id))?;
             crate::topic::check_config(config.iter().map(|(k, v)| (k.as_str(), v.as_deref())))?;
             let Some(partitions) = *partitions else { return Ok(()) };
             crate::topic::check_partitions(partitions)?;
@@ -448,7 +449,7 @@ fn check_topic(view: &View, change: &TopicChange) -> Result<()> {
             Ok(())
         }
         TopicChange::Delete { id } if view.topics.contains_key(id) => Ok(()),
-        TopicChange::Delete { id } => Err(unknown_topic(*id)),
+        TopicChange::Delete { id } => Err(deleted_topic(*id)),
     }
 }
 
@@ -459,7 +460,7 @@ fn check_lead(view: &View, lead: &Lead) -> Result<()> {
     let mut taken = BTreeSet::new();
     for (topic, number) in &lead.take {
         match view.partition(*topic, *number) {
-            None => return Err(unknown_topic(*topic)),
+            None => return Err(deleted_topic(*topic)),
             Some(partition) if partition.leader == Some(lead.who) => return superseded("already led"),
             Some(_) if !taken.insert((*topic, *number)) => {
                 return Err(Error::invalid("lead", "takes a partition twice"));
@@ -472,7 +473,7 @@ fn check_lead(view: &View, lead: &Lead) -> Result<()> {
 
 fn check_trim(view: &View, trim: &TrimTo) -> Result<()> {
     let Some(partition) = view.partition(trim.topic, trim.partition) else {
-        return Err(unknown_topic(trim.topic));
+        return Err(deleted_topic(trim.topic));
     };
     if trim.log_start <= partition.log_start {
         return superseded(format!("log start is {} already", partition.log_start));

@@ -188,7 +188,12 @@ impl Chain {
     /// Deletes a row, unless it is another's by now: one that was written late, or overwritten, is not the one read.
     pub(crate) async fn delete_row(&self, stored: &StoredRow) -> Result<bool> {
         let pk = IndexRow::pk(self.era, stored.row.object.topic, stored.row.range.partition);
-        let deleted = self.timed(self.table.delete_if(&pk, stored.sk, stored.row.id())).await;
+        let mut expect = stored.row.id();
+        if plant::on(Bug::RowDeletedUnasked) {
+            let there = self.timed(self.table.get(&pk, stored.sk, Consistency::Strong)).await;
+            expect = self.note(there, "reading an index row")?.map_or(expect, |there| there.id);
+        }
+        let deleted = self.timed(self.table.delete_if(&pk, stored.sk, expect)).await;
         self.note(deleted, "deleting an index row")
     }
 

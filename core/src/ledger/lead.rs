@@ -124,7 +124,7 @@ impl Ledger {
                 Ok(())
             }
             // Somebody was faster.
-            Err(Error::Superseded { .. } | Error::UnknownTopic { .. }) => Ok(()),
+            Err(Error::Superseded { .. } | Error::TopicDeleted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -237,5 +237,5 @@ impl Upkeep {
 
 /// Somebody else was faster, or the topic is gone: look again.
 fn is_superseded(error: &Error) -> bool {
-    matches!(error, Error::Superseded { .. } | Error::UnknownTopic { .. })
+    matches!(error, Error::Superseded { .. } | Error::TopicDeleted { .. })
 }

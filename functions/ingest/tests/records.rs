@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
-use tidelog_core::limits;
+use tidelog_core::{Log, limits};
 use tidelog_functions::{Service, Settings};
+use tidelog_ingest::Ingest;
 
 #[tokio::test]
 async fn lines_become_records() {
@@ -263,6 +266,27 @@ async fn nothing_is_begun_without_time_for_it() {
     let error = &json(&answer)["error"];
     assert_eq!((&error["code"], &error["retriable"]), (&"out_of_time".into(), &true.into()));
     assert_eq!(world.values().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_topic_made_anew_behind_its_back_takes_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    let (here, log) = (Log::open(url).await.unwrap(), Log::open(url).await.unwrap());
+    let admin = here.admin();
+    admin.create_topic("logs", 1, &[]).await.unwrap();
+    let ingest = Arc::new(Ingest::new(log.clone(), &Settings::of(url)).unwrap());
+    let world = World { log, ingest };
+    assert_eq!(world.post("", &[TEXT], "x").await.status, 200);
+    admin.delete_topic("logs").await.unwrap();
+    admin.create_topic("logs", 1, &[]).await.unwrap();
+    // It cannot know; a shipper that is told so sends again, and would not after a 404.
+    let answer = world.post("", &[TEXT], "y").await;
+    assert_eq!((answer.status, answer.get("retry-after").is_some()), (503, true), "{answer:?}");
+    let error = &json(&answer)["error"];
+    assert_eq!((&error["code"], &error["retriable"]), (&"topic_deleted".into(), &true.into()));
+    assert_eq!(world.post("", &[TEXT], "y").await.status, 200);
+    assert_eq!(world.values().await, ["y"]);
 }
 
 #[tokio::test]

@@ -120,6 +120,8 @@ fn status(error: &Error) -> u16 {
         Error::UnknownPartition { .. } | Error::InvalidField { .. } => 400,
         Error::TooLarge { .. } => 413,
         Error::CannotOpen { .. } => 500,
+        // A client has no picture of topics that could be out of date: the function had, and has a new one by now.
+        Error::TopicDeleted { .. } => 503,
         other => match other.kind() {
             ErrorKind::Retry => 503,
             ErrorKind::Refresh => 409,
@@ -132,7 +134,7 @@ fn status(error: &Error) -> u16 {
 impl From<&Error> for Problem {
     fn from(error: &Error) -> Self {
         let status = status(error);
-        if error.kind() == ErrorKind::Retry {
+        if error.kind() == ErrorKind::Retry || matches!(error, Error::TopicDeleted { .. }) {
             return Self::retry(status, error.name(), error.to_string());
         }
         let mut problem = Self::new(status, error.name(), error.to_string());
@@ -179,6 +181,7 @@ mod tests {
             (Error::Unknown { waited_ms: 9, cause: "none".into() }, 503, true),
             (Error::BufferFull { limit_bytes: 9 }, 429, true),
             (Error::UnknownTopic { topic: "t".into() }, 404, false),
+            (Error::TopicDeleted { topic: "t".into() }, 503, true),
             (Error::TooLarge { field: "record", size: 9, limit: 8 }, 413, false),
             (Error::invalid("timestamp", "no"), 400, false),
             (Error::damaged("x", "y"), 500, false),

@@ -1,5 +1,6 @@
 //! Who is there, and what every actor needs.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidelog_core::Error;
@@ -23,9 +24,29 @@ pub struct Cast {
     pub processes: Vec<Arc<Process>>,
     /// The account.
     pub oracle: Arc<Mutex<Oracle>>,
+    /// Topics that were made anew under their name, and how often.
+    lives: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Cast {
+    /// All of them.
+    pub fn new(world: Arc<World>, processes: Vec<Arc<Process>>, oracle: Arc<Mutex<Oracle>>) -> Self {
+        Self { world, processes, oracle, lives: Mutex::default() }
+    }
+
+    /// What is called `name` is, from now on, another topic than before.
+    pub fn begin_life(&self, name: &str, life: u32) {
+        self.lives.lock().expect("one thread").insert(name.to_owned(), life);
+    }
+
+    /// What the account calls the topic that has this name now: one of each life.
+    pub fn account_of(&self, name: &str) -> String {
+        match self.lives.lock().expect("one thread").get(name) {
+            Some(life @ 2..) => format!("{name}, life {life}"),
+            _ => name.to_owned(),
+        }
+    }
+
     /// The account.
     pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
         self.oracle.lock().expect("one thread")

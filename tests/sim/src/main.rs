@@ -145,7 +145,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 76] = [
+const CELLS: [(&str, &str, &[&str]); 77] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -204,6 +204,7 @@ const CELLS: [(&str, &str, &[&str]); 76] = [
     ("table newest", "bit flipped", &["whole"]),
     ("table range", "bit flipped", &["whole"]),
     ("process", "bit flipped", &["refused, restarted"]),
+    ("topic", "none", &["deleted, made anew", "sent to the one before"]),
     ("trim", "none", &["committed", "rows deleted"]),
     ("merge", "none", &["folded", "indexed for others", "damage told"]),
     ("rewrite", "none", &["rewritten"]),

@@ -251,6 +251,9 @@ impl Table for SimTable {
                 if is_of_rows(&pk) && done && item.id < expect {
                     world.violation(format!("the index row {pk} {} goes back", item.sk));
                 }
+                if is_of_rows(&pk) && done && item.time_ms != 0 {
+                    world.row_marked(&pk, &item);
+                }
                 replaced
             },
             name,
@@ -260,13 +263,23 @@ impl Table for SimTable {
     }
 
     async fn delete_if(&self, pk: &str, sk: u64, expect: u128) -> TableResult<bool> {
-        let pk = pk.to_owned();
+        let (pk, world) = (pk.to_owned(), self.world.clone());
         let name = |done: &bool| if *done { "done" } else { "condition fails" };
         let what = format!("{sk}");
         self.write(
             "table delete",
             what,
-            move |table| now(table.delete_if(&pk, sk, expect)),
+            move |table| {
+                let there = now(table.get(&pk, sk, Consistency::Strong));
+                let deleted = now(table.delete_if(&pk, sk, expect));
+                if is_of_rows(&pk)
+                    && deleted.as_ref().is_ok_and(|answer| answer.value)
+                    && let Ok(Answer { value: Some(row), .. }) = there
+                {
+                    world.row_deleted(&pk, &row);
+                }
+                deleted
+            },
             name,
             |_, _| false,
         )

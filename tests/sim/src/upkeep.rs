@@ -92,53 +92,76 @@ pub async fn keeper(cast: Arc<Cast>, mut rng: Rng) {
     }
 }
 
-/// Makes topics, grows and deletes them, and asks other processes about them.
+/// Makes topics, grows and deletes them, some of them twice under one name, and asks other processes about them.
 pub async fn topics(cast: Arc<Cast>, mut rng: Rng) {
     for number in 0.. {
-        sleep_ms(rng.between(500, 4_000)).await;
-        if cast.world.is_stopped() {
-            return;
-        }
         let name = format!("gone-{number}");
-        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let admin = log.admin();
-        let Some(Ok(id)) = gate.ask(admin.create_topic(&name, 1, &[])).await else { continue };
-        let grown = gate.ask(admin.alter_topic(&name, Some(2), &[])).await;
-        if matches!(grown, Some(Err(Error::UnknownTopic { .. }))) {
-            cast.oracle().violation(format!("{} does not know its topic {name}", gate.name));
-        }
-        let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        match gate.ask(log.admin().describe_topic(&name)).await {
-            Some(Ok(found)) => {
-                let least = if matches!(grown, Some(Ok(_))) { 2 } else { 1 };
-                if found.id != id || found.partitions.len() < least {
-                    cast.oracle().violation(format!("{} describes {name} as {found:?}", gate.name));
-                }
+        for life in 1.. {
+            sleep_ms(rng.between(500, 4_000)).await;
+            if cast.world.is_stopped() {
+                return;
             }
-            Some(Err(error)) => cast.refused(&gate.name, &(name.clone(), 0), &error),
-            None => {}
+            // Known to be deleted, if it ever was: what is there from now on is of this life.
+            cast.begin_life(&name, life);
+            if live(&cast, &mut rng, &name).await.is_none() || life == 2 {
+                break;
+            }
+            cast.world.saw("topic", "none", "deleted, made anew");
         }
-        let producer = log.producer().linger_ms(0).build();
-        if let Ok(producer) = producer {
-            let (id, value) = cast.oracle().begin(u64::MAX, &name, 0);
-            match gate.ask(producer.send(&name, tidelog_core::Record::value(value))).await {
+    }
+}
+
+/// A topic from its making to its end, if it comes to one that is known.
+async fn live(cast: &Arc<Cast>, rng: &mut Rng, name: &str) -> Option<()> {
+    let (gate, log) = cast.some_process(rng).running()?;
+    let admin = log.admin();
+    let id = gate.ask(admin.create_topic(name, 1, &[])).await?.ok()?;
+    let grown = gate.ask(admin.alter_topic(name, Some(2), &[])).await;
+    if matches!(grown, Some(Err(Error::UnknownTopic { .. }))) {
+        cast.oracle().violation(format!("{} does not know its topic {name}", gate.name));
+    }
+    let (gate, log) = cast.some_process(rng).running()?;
+    match gate.ask(log.admin().describe_topic(name)).await {
+        Some(Ok(found)) => {
+            let least = if matches!(grown, Some(Ok(_))) { 2 } else { 1 };
+            if found.id != id || found.partitions.len() < least {
+                cast.oracle().violation(format!("{} describes {name} as {found:?}", gate.name));
+            }
+        }
+        Some(Err(error)) => cast.refused(&gate.name, &(name.to_owned(), 0), &error),
+        None => {}
+    }
+    // A commit each, perhaps a merge each; by whoever, so perhaps by one that knows an earlier topic of the name.
+    for _ in 0..rng.between(1, 4) {
+        let (gate, log) = cast.some_process(rng).running()?;
+        if let Ok(producer) = log.producer().linger_ms(0).build() {
+            let (id, value) = cast.oracle().begin(u64::MAX, &cast.account_of(name), 0);
+            match gate.ask(producer.send(name, tidelog_core::Record::value(value))).await {
                 Some(Ok(found)) => {
                     let at_ms = cast.world.clock.ms();
                     cast.oracle().acked(id, found.partition, found.offset, at_ms);
                 }
-                Some(Err(error)) => cast.refused(&gate.name, &(name.clone(), 0), &error),
+                // By a process that knows the topic that had the name before: it says so, and took nothing.
+                Some(Err(Error::TopicDeleted { topic })) if topic == name => {
+                    cast.world.saw("topic", "none", "sent to the one before");
+                    cast.oracle().failed(id, "its topic was deleted");
+                }
+                Some(Err(error)) => cast.refused(&gate.name, &(name.to_owned(), 0), &error),
                 None => {}
             }
         }
-        if rng.chance(500) {
-            let deleted = gate.ask(log.admin().delete_topic(&name)).await;
-            let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-            let found = gate.ask(log.admin().describe_topic(&name)).await;
-            if let (Some(Ok(_)), Some(Ok(_))) = (deleted, found) {
-                cast.oracle().violation(format!("{} still knows {name}, which was deleted", gate.name));
-            }
-        }
+        sleep_ms(rng.pick(&[0, 0, 1_000, 5_000])).await;
     }
+    if rng.chance(500) {
+        return None;
+    }
+    let deleted = gate.ask(log.admin().delete_topic(name)).await;
+    let (gate, log) = cast.some_process(rng).running()?;
+    let found = gate.ask(log.admin().describe_topic(name)).await;
+    if let (Some(Ok(_)), Some(Ok(_))) = (&deleted, found) {
+        cast.oracle().violation(format!("{} still knows {name}, which was deleted", gate.name));
+    }
+    deleted?.ok().map(drop)
 }
 
 /// Stores offsets of a group of its own through any process, and asks any other for them.

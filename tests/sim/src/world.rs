@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use object_store::memory::InMemory;
 use tidelog_core::Compression;
-use tidelog_core::table::MemoryTable;
+use tidelog_core::table::{Item, MemoryTable};
 
 use crate::clock::{Clock, Gate};
 use crate::rng::Rng;
@@ -140,6 +140,8 @@ struct Inner {
     /// Rules of the stores themselves that were broken.
     broken: Vec<String>,
     rows: Rows,
+    /// Ids of topics that nobody deletes.
+    staying: Vec<String>,
 }
 
 /// When index rows came into the table, and when somebody looked over them.
@@ -149,6 +151,8 @@ struct Rows {
     landed: BTreeMap<(String, u64), u64>,
     /// By partition key: from which sort key on, and when.
     looked: BTreeMap<String, Vec<(u64, u64)>>,
+    /// Those that trim marked: keys and the number of the fold or rewrite.
+    marked: BTreeSet<(String, u64, u128)>,
 }
 
 /// Whether a partition key is one of index rows.
@@ -169,7 +173,9 @@ impl World {
         let (rotten, harmed) = (BTreeSet::new(), BTreeSet::new());
         let (broken, rows) = (Vec::new(), Rows::default());
         let (faulty, stopped) = (false, false);
-        let inner = Inner { rng, faulty, stopped, trace, coverage, struck, rotten, harmed, broken, rows };
+        let staying = Vec::new();
+        let inner =
+            Inner { rng, faulty, stopped, trace, coverage, struck, rotten, harmed, broken, rows, staying };
         let (objects, clock) = (InMemory::new(), Clock::start());
         Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
     }
@@ -290,6 +296,13 @@ impl World {
         self.inner().rotten.iter().any(|path| words.contains(path))
     }
 
+    /// Whether a merged segment of the topic that these rows are of was damaged for good: when the topic is deleted, nobody
+    /// can read there which rows it has.
+    pub fn is_of_rotten(&self, pk: &str) -> bool {
+        let topic = pk.split('/').nth(1).unwrap_or_default();
+        self.inner().rotten.iter().any(|path| path.starts_with("topics/") && path.contains(topic))
+    }
+
     /// Perhaps damages an item of an answer: `flip` says whether there was one.
     pub fn corrupt_item(&self, gate: &Gate, flip: impl FnOnce(&mut Rng) -> bool) -> bool {
         let rate = self.plan.item_corrupt_rate;
@@ -316,6 +329,27 @@ impl World {
         let rows = &mut self.inner().rows;
         rows.events += 1;
         rows.landed.insert((pk.to_owned(), sk), rows.events);
+    }
+
+    /// Nobody will delete this topic in the storm.
+    pub fn stays(&self, topic: &str) {
+        self.inner().staying.push(topic.to_owned());
+    }
+
+    /// A row was marked as one that nobody needs.
+    pub fn row_marked(&self, pk: &str, row: &Item) {
+        self.inner().rows.marked.insert((pk.to_owned(), row.sk, row.id));
+    }
+
+    /// A row goes from the table. In the storm no row of a topic that stays goes if what one fold or rewrite wrote there was
+    /// not marked before: it is another row than whoever deletes it looked at (R4).
+    pub fn row_deleted(&self, pk: &str, row: &Item) {
+        let mut inner = self.inner();
+        let topic = pk.split('/').nth(1).unwrap_or_default();
+        let stays = inner.staying.iter().any(|staying| staying == topic);
+        if inner.faulty && stays && !inner.rows.marked.contains(&(pk.to_owned(), row.sk, row.id)) {
+            inner.broken.push(format!("the index row {pk} {} was deleted, and not marked before", row.sk));
+        }
     }
 
     /// Somebody looked over a partition's rows from a sort key on.
