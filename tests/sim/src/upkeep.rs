@@ -97,13 +97,15 @@ pub async fn topics(cast: Arc<Cast>, mut rng: Rng) {
     for number in 0.. {
         let name = format!("gone-{number}");
         for life in 1.. {
-            sleep_ms(rng.between(500, 4_000)).await;
+            let wait_ms = if life == 1 { rng.between(300, 3_000) } else { rng.below(1_000) };
+            sleep_ms(wait_ms).await;
             if cast.world.is_stopped() {
                 return;
             }
             // Known to be deleted, if it ever was: what is there from now on is of this life.
             cast.begin_life(&name, life);
-            if live(&cast, &mut rng, &name).await.is_none() || life == 2 {
+            let ends = rng.chance(if life == 1 { 700 } else { 200 });
+            if live(&cast, &mut rng, &name, ends).await.is_none() || life == 2 {
                 break;
             }
             cast.world.saw("topic", "none", "deleted, made anew");
@@ -111,8 +113,8 @@ pub async fn topics(cast: Arc<Cast>, mut rng: Rng) {
     }
 }
 
-/// A topic from its making to its end, if it comes to one that is known.
-async fn live(cast: &Arc<Cast>, rng: &mut Rng, name: &str) -> Option<()> {
+/// A topic from its making to its end, if it comes to one, and that is known.
+async fn live(cast: &Arc<Cast>, rng: &mut Rng, name: &str, ends: bool) -> Option<()> {
     let (gate, log) = cast.some_process(rng).running()?;
     let admin = log.admin();
     let id = gate.ask(admin.create_topic(name, 1, &[])).await?.ok()?;
@@ -132,7 +134,7 @@ async fn live(cast: &Arc<Cast>, rng: &mut Rng, name: &str) -> Option<()> {
         None => {}
     }
     // A commit each, perhaps a merge each; by whoever, so perhaps by one that knows an earlier topic of the name.
-    for _ in 0..rng.between(1, 4) {
+    for _ in 0..rng.between(1, 6) {
         let (gate, log) = cast.some_process(rng).running()?;
         if let Ok(producer) = log.producer().linger_ms(0).build() {
             let (id, value) = cast.oracle().begin(u64::MAX, &cast.account_of(name), 0);
@@ -152,7 +154,7 @@ async fn live(cast: &Arc<Cast>, rng: &mut Rng, name: &str) -> Option<()> {
         }
         sleep_ms(rng.pick(&[0, 0, 1_000, 5_000])).await;
     }
-    if rng.chance(500) {
+    if !ends {
         return None;
     }
     let deleted = gate.ask(log.admin().delete_topic(name)).await;
