@@ -89,6 +89,8 @@ pub enum Bug {
     TopicIdReused,
     /// Sweep: an old era's sweeper deletes the objects of the new one.
     NewerEraSwept,
+    /// Restore: the chain is copied before the index rows, so that it is taken for done when they are not there.
+    RestoredBeforeRows,
     /// DynamoDB: a query's first page is taken for all there is.
     FirstPageTakenForAll,
     /// DynamoDB: an unanswered put is repeated at once, and a throttle of the second taken for "not applied" (L3).
@@ -112,11 +114,11 @@ impl Bug {
     pub const OBJECTS: [Bug; 3] =
         [Bug::ConflictTakenForExists, Bug::TruncatedBodyAccepted, Bug::RangeOfOtherLengthAccepted];
 
-    /// Those of upkeep that take hours or eras, which the simulator has not: `upkeep/tests.rs` notices them.
-    pub const UPKEEP: [Bug; 3] = [Bug::ClockAheadTrimsAll, Bug::DeadSweptAtOnce, Bug::NewerEraSwept];
+    /// What takes longer than a simulation: `upkeep/tests.rs` notices it.
+    pub const LONG: Bug = Bug::DeadSweptAtOnce;
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 46] = [
+    pub const ALL: [Bug; 49] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -163,6 +165,9 @@ impl Bug {
         Bug::SharedObjectKilled,
         Bug::FoldedTwice,
         Bug::TopicIdReused,
+        Bug::ClockAheadTrimsAll,
+        Bug::NewerEraSwept,
+        Bug::RestoredBeforeRows,
     ];
 }
 

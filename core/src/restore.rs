@@ -25,6 +25,7 @@ use crate::ledger::index::IndexRow;
 use crate::ledger::view::View;
 use crate::ledger::{codec, decide};
 use crate::limits;
+use crate::plant::{self, Bug};
 use crate::record::{Offset, TopicId};
 use crate::store::{Place, Store};
 use crate::table::{Consistency, Item, Put};
@@ -100,6 +101,9 @@ pub async fn restore(
     }
     found?;
     let view = restore.end().await?;
+    if plant::on(Bug::RestoredBeforeRows) {
+        restore.commits(view.slot, &mut progress).await?;
+    }
     let rows = restore.rows(&view, &mut progress).await?;
     let commits = restore.commits(view.slot, &mut progress).await?;
     // Whoever opens it now does the same.

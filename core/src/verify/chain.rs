@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Damage, Known, Report};
+use super::{Damage, Known, Report, twice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::action::*;
 use crate::ledger::view::{Place, Slice, View};
@@ -237,7 +237,7 @@ impl Walk<'_> {
         let whole = self.view.is_some();
         let view = self.view.take().unwrap_or_else(|| std::mem::take(&mut self.kept));
         for named in [view.checkpoint, view.checkpoint_before].into_iter().flatten() {
-            self.named_checkpoint(named).await?;
+            self.report.add(twice(|| named_checkpoint(self.store, named)).await?);
         }
         if !whole && self.report.damage.is_empty() {
             let words = "no checkpoint covers the commits that were stripped";
@@ -268,39 +268,40 @@ impl Walk<'_> {
         known.slices.extend(self.loose);
         Ok(known)
     }
+}
 
-    async fn named_checkpoint(&mut self, named: Checkpoint) -> Result<()> {
-        let name = ObjectName::from(&named.name);
-        let what = name.to_string();
-        let harm = "a process that starts now may not be able to open the log";
-        let bytes = match self.store.objects.get(&name).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                self.report.damaged(what, format!("missing: {harm}"), Vec::new());
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
-            Err(error) => {
-                self.report.damaged(what, format!("{}: {harm}", detail(&error)), Vec::new());
-                return Ok(());
-            }
-        };
-        self.report.checkpoints += 1;
-        self.report.bytes += bytes.len() as u64;
-        let wrong = match checkpoint::decode(&what, &bytes) {
-            Err(error @ Error::Newer { .. }) if bytes.len() < 9 => Some(detail(&error)),
-            Err(error) => Some(detail(&error)),
-            Ok(_) if checkpoint::checksum(&bytes[..bytes.len() - 8]) != named.checksum => {
-                Some("not the bytes that its commit names".to_owned())
-            }
-            Ok(view) if view.slot != named.name.at => Some(format!("is as of commit {}", view.slot)),
-            Ok(_) => None,
-        };
-        if let Some(wrong) = wrong {
-            self.report.damaged(what, format!("{wrong}: {harm}"), Vec::new());
+async fn named_checkpoint(store: &Store, named: Checkpoint) -> Result<Report> {
+    let mut report = Report::default();
+    let name = ObjectName::from(&named.name);
+    let what = name.to_string();
+    let harm = "a process that starts now may not be able to open the log";
+    let bytes = match store.objects.get(&name).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            report.damaged(what, format!("missing: {harm}"), Vec::new());
+            return Ok(report);
         }
-        Ok(())
+        Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+        Err(error) => {
+            report.damaged(what, format!("{}: {harm}", detail(&error)), Vec::new());
+            return Ok(report);
+        }
+    };
+    report.checkpoints += 1;
+    report.bytes += bytes.len() as u64;
+    let wrong = match checkpoint::decode(&what, &bytes) {
+        Err(error @ Error::Newer { .. }) if bytes.len() < 9 => Some(detail(&error)),
+        Err(error) => Some(detail(&error)),
+        Ok(_) if checkpoint::checksum(&bytes[..bytes.len() - 8]) != named.checksum => {
+            Some("not the bytes that its commit names".to_owned())
+        }
+        Ok(view) if view.slot != named.name.at => Some(format!("is as of commit {}", view.slot)),
+        Ok(_) => None,
+    };
+    if let Some(wrong) = wrong {
+        report.damaged(what, format!("{wrong}: {harm}"), Vec::new());
     }
+    Ok(report)
 }
 
 /// A slice as the view would hold it.

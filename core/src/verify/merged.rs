@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::chain::detail;
-use super::{Known, Report};
+use super::{Known, Report, twice};
 use crate::env::offload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::action::{L1Object, L1Range, ObjectRef};
@@ -107,8 +107,13 @@ pub(super) async fn check(
     let mut done = 0;
     for (object, ranges) in named {
         progress(done);
-        let mut check = Check { store, known, report, name: object.name(&known.name(object.topic)), ranges };
-        check.segment(&object).await?;
+        let look = async || {
+            let (name, ranges) = (object.name(&known.name(object.topic)), ranges.clone());
+            let mut found = Report::default();
+            Check { store, known, report: &mut found, name, ranges }.segment(&object).await?;
+            Ok(found)
+        };
+        report.add(twice(look).await?);
         done += 1;
     }
     progress(done);

@@ -124,6 +124,28 @@ impl Report {
     fn damaged(&mut self, what: impl Into<String>, detail: impl Into<String>, touches: Vec<Touched>) {
         self.damage.push(Damage { what: what.into(), detail: detail.into(), touches, slot: None });
     }
+
+    /// Adds what was found in one object.
+    fn add(&mut self, other: Report) {
+        let Report { commits, stripped, checkpoints, segments, rows, merged, slices, records, bytes, damage } =
+            other;
+        self.commits += commits;
+        self.stripped += stripped;
+        self.checkpoints += checkpoints;
+        self.segments += segments;
+        self.rows += rows;
+        self.merged += merged;
+        self.slices += slices;
+        self.records += records;
+        self.bytes += bytes;
+        self.damage.extend(damage);
+    }
+}
+
+/// Looks at an object once more where the first look finds damage: a bit that flipped on its way is not in the object (L8).
+async fn twice<Look: Future<Output = Result<Report>>>(look: impl Fn() -> Look) -> Result<Report> {
+    let found = look().await?;
+    if found.damage.is_empty() { Ok(found) } else { look().await }
 }
 
 /// Reads the whole store. `progress` is told how many segments are done, and of how many.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chain::{detail, pk};
-use super::{Known, Owned, Report};
+use super::{Known, Owned, Report, twice};
 use crate::batch::Rows;
 use crate::env::offload;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +43,7 @@ pub(super) async fn check(
     }
     for (done, (object, (layout, slices))) in (0..).zip(objects) {
         progress(done);
-        segment(store, known, report, object, layout, slices).await?;
+        report.add(twice(|| segment(store, known, object, layout.clone(), slices.clone())).await?);
     }
     Ok(())
 }
@@ -60,23 +60,23 @@ pub(super) fn count(known: &Known) -> u64 {
 async fn segment(
     store: &Store,
     known: &Known,
-    report: &mut Report,
     object: ObjectRef,
     layout: Arc<Layout>,
     slices: Vec<&Owned>,
-) -> Result<()> {
+) -> Result<Report> {
+    let mut report = Report::default();
     let name = ObjectName::from(&object);
     let all = || known.touched_by(slices.iter().copied());
     let bytes = match store.objects.get(&name).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
             report.damaged(name.to_string(), "missing", all());
-            return Ok(());
+            return Ok(report);
         }
         Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
         Err(error) => {
             report.damaged(name.to_string(), detail(&error), all());
-            return Ok(());
+            return Ok(report);
         }
     };
     report.segments += 1;
@@ -93,7 +93,7 @@ async fn segment(
         Err(error @ Error::Newer { .. }) => return Err(error),
         Err(error) => {
             report.damaged(name.to_string(), detail(&error), all());
-            return Ok(());
+            return Ok(report);
         }
     };
     // Every group, also one that no slice needs any more.
@@ -111,7 +111,7 @@ async fn segment(
                 for owned in of_group {
                     let (topic, partition, slice) = owned;
                     let rows = decoded.slice(&known.name(*topic), *partition, slice.first_row, slice.rows);
-                    judge(known, report, &name.to_string(), owned, rows);
+                    judge(known, &mut report, &name.to_string(), owned, rows);
                 }
             }
         }
@@ -120,7 +120,7 @@ async fn segment(
         let words = format!("a slice in row group {}, there are {}", owned.2.group, layout.groups.len());
         report.damaged(name.to_string(), words, known.touched_by([*owned]));
     }
-    Ok(())
+    Ok(report)
 }
 
 async fn inline_body(

@@ -9,11 +9,13 @@
 //! | `table`, `store` | the two ports, each request a yield point |
 //! | `process`, `cast` | processes that freeze, die and come back |
 //! | `senders`, `identities`, `readers`, `members`, `upkeep`, `sweeping` | the actors |
+//! | `era` | the table is lost, and the log goes on from a copy |
 //! | `oracle` | the account and the promises |
 //! | `run` | one seed, from its first request to the verdict |
 
 pub mod cast;
 pub mod clock;
+pub mod era;
 pub mod identities;
 pub mod members;
 pub mod oracle;

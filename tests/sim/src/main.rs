@@ -145,7 +145,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 77] = [
+const CELLS: [(&str, &str, &[&str]); 80] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -205,11 +205,14 @@ const CELLS: [(&str, &str, &[&str]); 77] = [
     ("table range", "bit flipped", &["whole"]),
     ("process", "bit flipped", &["refused, restarted"]),
     ("topic", "none", &["deleted, made anew", "sent to the one before"]),
+    ("restore", "none", &["done", "was done", "killed"]),
+    ("sweep", "none", &["by the old era"]),
     ("trim", "none", &["committed", "rows deleted"]),
     ("merge", "none", &["folded", "indexed for others", "damage told"]),
     ("rewrite", "none", &["rewritten"]),
     ("fetch", "trimmed", &["below log start"]),
     ("retention", "none", &["committed"]),
+    ("retention", "clock ahead", &["held"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),
     ("object delete", "none", &["done"]),
     ("object delete", "refused", &["error"]),

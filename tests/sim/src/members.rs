@@ -30,6 +30,7 @@ impl Stored {
 /// The one member of its group.
 pub async fn member(cast: Arc<Cast>, mut rng: Rng) {
     let mut stored: BTreeMap<u32, Stored> = BTreeMap::new();
+    let group = format!("member-{}", cast.world.era());
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(20, 1_000)).await;
         let (gate, log) = cast.some_process(&mut rng).log().await;
@@ -37,7 +38,7 @@ pub async fn member(cast: Arc<Cast>, mut rng: Rng) {
             let partition = rng.below(u64::from(cast.world.plan.partitions)) as u32;
             let offset = rng.below(cast.oracle().told(&(TOPIC.into(), partition)) + 1);
             let reset = log.admin();
-            let done = gate.ask(reset.store_offsets("member", TOPIC, &[(partition, Some(offset))])).await;
+            let done = gate.ask(reset.store_offsets(&group, TOPIC, &[(partition, Some(offset))])).await;
             let is_known = matches!(done, Some(Ok(())));
             stored.entry(partition).or_default().store(offset, is_known);
             if let Some(Err(error)) = done {
@@ -47,7 +48,7 @@ pub async fn member(cast: Arc<Cast>, mut rng: Rng) {
             }
             continue;
         }
-        let builder = log.consumer(TOPIC).from(Position::Start).group("member");
+        let builder = log.consumer(TOPIC).from(Position::Start).group(&group);
         match gate.ask(builder.build()).await {
             None => {}
             Some(Err(error)) => cast.refused(&gate.name, &(TOPIC.into(), 0), &error),

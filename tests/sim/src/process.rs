@@ -20,6 +20,8 @@ pub struct Process {
     life: Mutex<Life>,
     world: Arc<World>,
     name: String,
+    /// Stays in the first era.
+    is_old: bool,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,14 @@ impl Process {
         let gate = Gate::new(format!("{name}.0"), world.clock, 0);
         gate.kill();
         let life = Mutex::new(Life { number: 0, gate, log: None });
-        Arc::new(Self { life, world, name })
+        Arc::new(Self { life, world, name, is_old: false })
+    }
+
+    /// One that goes on in the first era, whatever the others do, and makes no checkpoints.
+    pub fn of_old_era(world: Arc<World>, name: &str) -> Arc<Self> {
+        let mut process = Self::new(world, name);
+        Arc::get_mut(&mut process).expect("nobody else has it").is_old = true;
+        process
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -82,11 +91,12 @@ impl Process {
         let (world, plan) = (&self.world, &self.world.plan);
         let salt = world.draw(Rng::draw);
         let env = SimEnv::new(world.clock, gate.clone(), Rng::new(world.seed, salt));
-        let table = SimTable::new(world.clone(), gate.clone());
+        let era = if self.is_old { 0 } else { world.era() };
+        let table = SimTable::new(world.clone(), gate.clone(), era);
         let objects = Objects::new(SimStore::new(world.clone(), gate.clone()), env.clone());
-        let store = Store { table, objects, url: StoreUrl { place: Place::Memory, era: 0 } };
+        let store = Store { table, objects, url: StoreUrl { place: Place::Memory, era } };
         let settings = Settings {
-            checkpoint_commits: plan.checkpoint_commits,
+            checkpoint_commits: if self.is_old { 0 } else { plan.checkpoint_commits },
             strip_bytes_min: plan.strip_bytes_min,
             ..Settings::default()
         };

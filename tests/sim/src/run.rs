@@ -19,7 +19,7 @@ use crate::identities::Forgotten;
 use crate::oracle::{Oracle, Place};
 use crate::process::Process;
 use crate::world::{Coverage, Plan, World, is_of_rows};
-use crate::{identities, members, readers, senders, sweeping, upkeep};
+use crate::{era, identities, members, readers, senders, sweeping, upkeep};
 
 /// Virtual time in which all senders must have come to an end, ms.
 const STORM_MS_MAX: u64 = 2 * 3_600_000;
@@ -98,10 +98,18 @@ async fn story(world: Arc<World>, oracle: Arc<Mutex<Oracle>>) {
     let cast = Arc::new(Cast::new(world.clone(), processes, oracle));
     let forgotten = set_up(&cast).await;
     world.set_faulty(true);
-    storm(&cast, forgotten).await;
+    storm(&cast, world.plan.sends, Some(forgotten), None).await;
     world.set_faulty(false);
     world.note("", || "the storm is over".into());
     heal(&cast).await;
+    if world.plan.second_era {
+        let Some(old) = era::second(&cast).await else { return };
+        world.set_faulty(true);
+        storm(&cast, world.plan.sends / 3, None, Some(old)).await;
+        world.set_faulty(false);
+        world.note("", || "the second storm is over".into());
+        heal(&cast).await;
+    }
     let caretaker = caretaker(&cast).await;
     if let Some(log) = &caretaker {
         sweep_all(&cast, log).await;
@@ -147,14 +155,15 @@ async fn set_up(cast: &Arc<Cast>) -> Forgotten {
 }
 
 /// All actors, until those who send have come to an end.
-async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
+async fn storm(cast: &Arc<Cast>, sends: u64, forgotten: Option<Forgotten>, old: Option<Arc<Process>>) {
     let mut rng = cast.world.fork();
     let plan = cast.world.plan.clone();
     let mut sending: Vec<BoxFuture<'static, ()>> = Vec::new();
     let senders = rng.between(3, 7);
-    for sender in 1..=senders {
+    let first = 1 + 100 * u64::from(cast.world.era());
+    for sender in first..first + senders {
         let (cast, own) = (cast.clone(), cast.world.fork());
-        let count = plan.sends / senders;
+        let count = sends / senders;
         let kind = match rng.below(8) {
             0..=1 => None,
             2..=3 => Some(None),
@@ -207,16 +216,19 @@ async fn storm(cast: &Arc<Cast>, forgotten: Forgotten) {
         others.push(Box::pin(sweeping::retention(cast.clone(), fork())));
     }
     if rng.chance(400) {
-        others.push(Box::pin(identities::rivals(cast.clone(), fork(), 1_001)));
+        others.push(Box::pin(identities::rivals(cast.clone(), fork(), 1_000 + first)));
     }
-    if rng.chance(400) {
+    if let Some(forgotten) = forgotten.filter(|_| rng.chance(400)) {
         others.push(Box::pin(forgotten.run(cast.clone(), fork())));
     }
     if rng.chance(400) {
         others.push(Box::pin(members::member(cast.clone(), fork())));
     }
     if rng.chance(400) {
-        others.push(Box::pin(upkeep::group(cast.clone(), fork(), 0)));
+        others.push(Box::pin(upkeep::group(cast.clone(), fork(), u64::from(cast.world.era()))));
+    }
+    if let Some(old) = old {
+        others.push(Box::pin(era::old_sweeper(cast.clone(), fork(), old)));
     }
     let others: Vec<_> = others.into_iter().map(tokio::spawn).collect();
     let sending: Vec<_> = sending.into_iter().map(tokio::spawn).collect();
@@ -339,9 +351,11 @@ async fn drain(cast: &Arc<Cast>, log: &Log) {
     }
     // One that came into the table after its topic was deleted and swept is garbage: nobody can find it. So is one of a
     // deleted topic whose segment was damaged.
-    let keys = cast.world.table.keys();
+    let era = cast.world.era();
+    let (keys, own) = (cast.world.table(era).keys(), format!("{era:04x}/"));
     let known = |pk: &str, sk| !cast.world.is_late_row(pk, sk) && !cast.world.is_of_rotten(pk);
-    if let Some((pk, sk)) = keys.iter().find(|(pk, sk)| is_of_rows(pk) && known(pk, *sk)) {
+    let is_ours = |pk: &str| is_of_rows(pk) && pk.starts_with(&own);
+    if let Some((pk, sk)) = keys.iter().find(|(pk, sk)| is_ours(pk) && known(pk, *sk)) {
         cast.oracle().violation(format!("the index row {pk} {sk} is left"));
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures::future::join;
 use tidelog_core::ledger::action::{Action, TrimTo};
-use tidelog_core::upkeep::{Deletion, Reason};
+use tidelog_core::upkeep::{Deletion, Reason, Trim};
 use tidelog_core::{Error, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED};
 use crate::clock::sleep_ms;
+use crate::process::Process;
 use crate::rng::Rng;
 
 /// Moves log starts, to any offset.
@@ -49,16 +50,22 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
     let slack_ms = if plan.store_clock { 10_000 } else { 2 * plan.skew_ms_max + 10_000 };
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(500, 8_000)).await;
+        let judge = |who: &str, trim: &Trim| {
+            let young_ms = cast.world.clock.wall_ms() - plan.retention_ms + slack_ms as i64;
+            let place = (trim.topic.clone(), trim.partition);
+            cast.oracle().retained(who, &place, trim.to, young_ms * 1_000);
+        };
+        if rng.chance(150) {
+            a_month_ahead(&cast, judge).await;
+            continue;
+        }
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         let upkeep = log.upkeep(UpkeepSettings::default());
         let trimmed = async {
             let overdue = upkeep.overdue().await?;
             for trim in &overdue.trims {
-                let (place, now_ms) = ((trim.topic.clone(), trim.partition), cast.world.clock.wall_ms());
-                let young_ms = now_ms - plan.retention_ms + slack_ms as i64;
-                let mut oracle = cast.oracle();
-                oracle.trim_begins(&place, trim.to);
-                oracle.retained(&gate.name, &place, trim.to, young_ms * 1_000);
+                cast.oracle().trim_begins(&(trim.topic.clone(), trim.partition), trim.to);
+                judge(&gate.name, trim);
             }
             upkeep.trim(&overdue.trims).await?;
             Ok::<_, Error>(overdue.trims)
@@ -74,6 +81,23 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
             None => {}
         }
     }
+}
+
+/// A process whose clock is a month ahead plans to trim. It only plans: what it would commit would be dated by its clock.
+async fn a_month_ahead(cast: &Cast, judge: impl Fn(&str, &Trim)) {
+    let process = Process::new(cast.world.clone(), "ahead");
+    process.start(30 * 86_400_000, false, &cast.oracle).await;
+    let Some((gate, log)) = process.running() else { return };
+    match gate.ask(log.upkeep(UpkeepSettings::default()).overdue()).await {
+        Some(Ok(overdue)) => {
+            overdue.trims.iter().for_each(|trim| judge(&gate.name, trim));
+            let answer = if overdue.held.is_empty() { "nothing held" } else { "held" };
+            cast.world.saw("retention", "clock ahead", answer);
+        }
+        Some(Err(error)) => cast.refused(&gate.name, &(TIMED.into(), 0), &error),
+        None => {}
+    }
+    process.crash();
 }
 
 /// Makes large merged segments of small ones, in any process; two of them at once.

@@ -18,12 +18,14 @@ use crate::world::{Fault, World, is_of_rows};
 pub struct SimTable {
     world: Arc<World>,
     gate: Arc<Gate>,
+    /// Whose table it is.
+    era: u16,
 }
 
 impl SimTable {
-    /// For the process behind `gate`.
-    pub fn new(world: Arc<World>, gate: Arc<Gate>) -> Arc<Self> {
-        Arc::new(Self { world, gate })
+    /// The table of an era, for the process behind `gate`.
+    pub fn new(world: Arc<World>, gate: Arc<Gate>, era: u16) -> Arc<Self> {
+        Arc::new(Self { world, gate, era })
     }
 
     /// The fault, or that an item of the answer is damaged now.
@@ -62,15 +64,16 @@ impl SimTable {
             _ => Some(there),
         };
         if let Some(arrives) = arrives {
-            let (world, name, what) = (self.world.clone(), self.gate.name.clone(), what.clone());
+            let (world, era) = (self.world.clone(), self.era);
+            let (name, what) = (self.gate.name.clone(), what.clone());
             tokio::spawn(async move {
                 sleep_ms(arrives).await;
                 world.note(&name, || format!("{step} {what}: arrives"));
-                let _ = sender.send(apply(&world.table));
+                let _ = sender.send(apply(world.table(era)));
                 if let Fault::Twice(later) = fault {
                     sleep_ms(later).await;
                     world.note(&name, || format!("{step} {what}: arrives again"));
-                    let _ = apply(&world.table);
+                    let _ = apply(world.table(era));
                 }
             });
         }
@@ -119,7 +122,7 @@ impl SimTable {
             }
             Fault::Throttled => Err(TableError::Throttled("slow down".into())),
             Fault::Lost => Err(TableError::NoAnswer("connection reset".into())),
-            _ => look(&self.world.table),
+            _ => look(self.world.table(self.era)),
         };
         // The answer is as of now, and arrives later.
         sleep_ms(back).await;
@@ -189,6 +192,10 @@ impl Table for SimTable {
             let put = now(table.put_if_absent(&pk, &item));
             if is_of_rows(&pk) && put.as_ref().is_ok_and(|answer| answer.value == Put::Stored) {
                 world.row_landed(&pk, item.sk);
+                // A copy of one that was marked.
+                if item.time_ms != 0 {
+                    world.row_marked(&pk, &item);
+                }
             }
             put
         };

@@ -95,7 +95,7 @@ pub async fn keeper(cast: Arc<Cast>, mut rng: Rng) {
 /// Makes topics, grows and deletes them, some of them twice under one name, and asks other processes about them.
 pub async fn topics(cast: Arc<Cast>, mut rng: Rng) {
     for number in 0.. {
-        let name = format!("gone-{number}");
+        let name = format!("gone-{}-{number}", cast.world.era());
         for life in 1.. {
             let wait_ms = if life == 1 { rng.between(300, 3_000) } else { rng.below(1_000) };
             sleep_ms(wait_ms).await;

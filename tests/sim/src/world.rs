@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use object_store::memory::InMemory;
 use tidelog_core::Compression;
-use tidelog_core::table::{Item, MemoryTable};
+use tidelog_core::table::{Consistency, Item, MemoryTable, Table};
 
 use crate::clock::{Clock, Gate};
 use crate::rng::Rng;
@@ -40,13 +41,15 @@ pub struct Plan {
     pub retention_ms: i64,
     /// Of all topics.
     pub compression: Compression,
+    /// After the storm the table is lost, and another storm comes over the copy.
+    pub second_era: bool,
 }
 
 impl Plan {
     fn new(seed: u64, rng: &mut Rng) -> Self {
         let stormy = rng.chance(850);
         let rate = |rng: &mut Rng, of: &[u64]| if stormy { rng.pick(of) } else { 0 };
-        Self {
+        let mut plan = Self {
             processes: rng.between(2, 4),
             partitions: rng.between(1, 2) as u32,
             sends: rng.between(120, 260),
@@ -66,7 +69,11 @@ impl Plan {
             inline: rng.pick(&[0, 300, 700, 1_000]),
             retention_ms: rng.pick(&[-1, -1, 15_000, 60_000]),
             compression: Compression::ALL[seed as usize % Compression::ALL.len()],
-        }
+            second_era: false,
+        };
+        // What is damaged for good is not restored, but told.
+        plan.second_era = seed % 4 == 1 && plan.rot_rate == 0 && plan.item_corrupt_rate == 0;
+        plan
     }
 }
 
@@ -111,8 +118,10 @@ impl Fault {
 /// The shared world.
 #[derive(Debug)]
 pub struct World {
-    /// The one table.
-    pub table: MemoryTable,
+    /// The table of each era: the second is a copy of the first, once there is one.
+    tables: [MemoryTable; 2],
+    /// The era that processes start in.
+    era: AtomicU16,
     /// The one object store.
     pub objects: InMemory,
     /// What the seed chose.
@@ -165,9 +174,10 @@ impl World {
     pub fn new(seed: u64, traced: bool) -> Arc<Self> {
         let mut rng = Rng::new(seed, 1);
         let plan = Plan::new(seed, &mut rng);
-        let (lag, lag_max) = (Mutex::new(Rng::new(seed, 2)), plan.lag_max);
-        let table =
-            MemoryTable::new().with_lag(lag_max, move || lag.lock().expect("one thread").below(lag_max + 1));
+        let tables = [2, 3].map(|salt| {
+            let (lag, lag_max) = (Mutex::new(Rng::new(seed, salt)), plan.lag_max);
+            MemoryTable::new().with_lag(lag_max, move || lag.lock().expect("one thread").below(lag_max + 1))
+        });
         let trace = traced.then(|| format!("seed {seed}: {plan:#?}\n"));
         let (coverage, struck) = (Coverage::new(), BTreeSet::new());
         let (rotten, harmed) = (BTreeSet::new(), BTreeSet::new());
@@ -176,8 +186,34 @@ impl World {
         let staying = Vec::new();
         let inner =
             Inner { rng, faulty, stopped, trace, coverage, struck, rotten, harmed, broken, rows, staying };
-        let (objects, clock) = (InMemory::new(), Clock::start());
-        Arc::new(Self { table, objects, plan, clock, seed, inner: Mutex::new(inner) })
+        let (objects, clock, era) = (InMemory::new(), Clock::start(), AtomicU16::new(0));
+        Arc::new(Self { tables, era, objects, plan, clock, seed, inner: Mutex::new(inner) })
+    }
+
+    /// The table of an era.
+    pub fn table(&self, era: u16) -> &MemoryTable {
+        &self.tables[usize::from(era)]
+    }
+
+    /// The era that processes start in.
+    pub fn era(&self) -> u16 {
+        self.era.load(SeqCst)
+    }
+
+    /// The second era's table becomes what the first's is.
+    pub async fn copy_table(&self) {
+        let [from, to] = &self.tables;
+        for (pk, sk) in from.keys() {
+            let item = from.get(&pk, sk, Consistency::Strong).await.expect("memory answers").value;
+            let item = item.expect("it was listed");
+            to.put_if_absent(&pk, &item).await.expect("memory answers");
+        }
+    }
+
+    /// The second era begins, and everybody goes on.
+    pub fn go_on(&self) {
+        self.era.store(1, SeqCst);
+        self.inner().stopped = false;
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
