@@ -47,6 +47,8 @@ pub enum Bug {
     ConflictNotApplied,
     /// Sweep: R3, deletes without a floor, by the view that it had.
     SweepWithoutFloor,
+    /// Sweep: R3, the floor is what is old enough by the clock, and is not committed.
+    FloorFromClock,
     /// Sweep: R3, takes what is named from a view before the floor.
     NamedReadBeforeFloor,
     /// Sweep: R2, deletes the newest checkpoint but one.
@@ -118,7 +120,7 @@ impl Bug {
     pub const LONG: Bug = Bug::DeadSweptAtOnce;
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 49] = [
+    pub const ALL: [Bug; 50] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -147,6 +149,7 @@ impl Bug {
         Bug::StubTakenForCommit,
         Bug::ConflictNotApplied,
         Bug::SweepWithoutFloor,
+        Bug::FloorFromClock,
         Bug::NamedReadBeforeFloor,
         Bug::NamedCheckpointSwept,
         Bug::RetentionByClientTimestamp,

@@ -148,12 +148,15 @@ impl Upkeep {
         if plant::on(Bug::RowsReadBeforeView) {
             self.unnamed(found.clone(), &needed, &mut early).await?;
         }
-        if !plant::on(Bug::SweepWithoutFloor) {
+        if !plant::on(Bug::SweepWithoutFloor) && !plant::on(Bug::FloorFromClock) {
             self.raise(horizon).await?;
         }
         if !plant::on(Bug::NamedReadBeforeFloor) && !plant::on(Bug::SweepWithoutFloor) {
             self.refresh().await?;
             needed = self.look()?.1;
+        }
+        if plant::on(Bug::FloorFromClock) {
+            needed = needed.at(horizon);
         }
         swept.floor = needed.floor;
         let judge = |found: Deletion| needed.judge(found.name, found.half, found.bytes, &dead);
