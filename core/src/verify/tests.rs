@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::env::SystemEnv;
 use crate::ledger::Settings;
 use crate::objects::ObjectName;
+use crate::objects::tests::{Fault, Faulty};
 use crate::table::Consistency;
 use crate::{Log, Record};
 use futures::TryStreamExt;
@@ -45,6 +48,36 @@ async fn a_whole_store_is_whole() {
         log.ledger().checkpoint().await.unwrap();
         log.ledger().strip().await.unwrap();
     }
+}
+
+/// Segments, merged ones and checkpoints are looked at once more before damage is told: it may have come on the way.
+#[tokio::test]
+async fn a_bit_that_flips_on_its_way_is_no_damage() {
+    let (store, log) = store().await;
+    log.upkeep(Default::default()).merge(true, |_, _| {}).await.unwrap();
+    let producer = log.producer().inline_bytes_max(0).build().unwrap();
+    producer.send("t", Record::value("not merged")).await.unwrap();
+    log.ledger().checkpoint().await.unwrap();
+    log.ledger().checkpoint().await.unwrap();
+    let whole = look(&store).await;
+    assert!(whole.merged > 0 && whole.segments > 0 && whole.checkpoints > 0, "{whole:?}");
+    let flipped = async |before: usize, flips: usize| {
+        let faults: Vec<Fault> = [vec![Fault::None; before], vec![Fault::Flipped; flips]].concat();
+        let mut other = store.clone();
+        other.objects = other.objects.wrapped(|inner| Arc::new(Faulty::new(inner, &faults)));
+        look(&other).await
+    };
+    let mut told = 0;
+    for before in 0..12 {
+        let report = flipped(before, 1).await;
+        assert_eq!(report.damage, [], "read {before}");
+        assert_eq!(
+            (report.records, report.segments, report.merged),
+            (whole.records, whole.segments, whole.merged)
+        );
+        told += usize::from(!flipped(before, 2).await.damage.is_empty());
+    }
+    assert!(told > 0, "damage that stays is told");
 }
 
 #[tokio::test]
