@@ -38,5 +38,7 @@ async fn ministack() {
 #[ignore = "needs tests/emulators localstack"]
 async fn localstack() {
     let server = tidelog_servers::localstack().unwrap();
-    suite::run(&Client::new(&server.url()), Known { signatures: false, ..Known::default() }).await;
+    // Of 16 that replace one version, two won once in a few runs, as with the others.
+    let known = Known { signatures: false, replaces_atomically: false, ..Known::default() };
+    suite::run(&Client::new(&server.url()), known).await;
 }
