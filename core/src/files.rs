@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::fetch::{Loader, first_row};
 use crate::ledger::action::ObjectRef;
 use crate::ledger::chain::Chain;
-use crate::ledger::index::IndexRow;
+use crate::ledger::index::{IndexRow, RowPages};
 use crate::ledger::view::{Place, Slice, View};
 use crate::limits;
 use crate::log::Log;
@@ -341,10 +341,8 @@ impl Part {
         let mut next = wanted.start;
         let first = chain.row_at(plan.id, self.partition, next, Consistency::Strong).await?;
         let first = first.filter(|row| row.covers(next)).ok_or_else(|| gap(next))?;
-        let mut from = Some(first.range.base);
-        while let Some(at) = from {
-            let (rows, more) = chain.rows(plan.id, self.partition, at, Consistency::Strong).await?;
-            from = more;
+        let mut pages = RowPages::new(plan.id, self.partition, first.range.base);
+        while let Some(rows) = chain.next_rows(&mut pages).await? {
             for row in rows.into_iter().map(|stored| stored.row) {
                 if next >= wanted.end {
                     return Ok(next);

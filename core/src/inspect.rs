@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::ledger::action::{CheckpointName, Commit};
 use crate::ledger::codec;
-use crate::ledger::index::IndexRow;
+use crate::ledger::index::{IndexRow, RowPages};
 use crate::ledger::view::View;
 use crate::limits;
 use crate::log::Log;
@@ -57,10 +57,10 @@ impl Log {
         });
         let (id, log_start, indexed_to, pending) = found.await??;
         let mut merged: Vec<IndexRow> = Vec::new();
-        let mut from = (log_start < indexed_to).then_some(0);
-        while let Some(at) = from {
-            let (rows, next) = chain.rows(id, partition, at, Consistency::Strong).await?;
-            from = next;
+        let mut pages = (log_start < indexed_to).then(|| RowPages::new(id, partition, 0));
+        while let Some(pages) = &mut pages
+            && let Some(rows) = chain.next_rows(pages).await?
+        {
             for row in rows.into_iter().map(|stored| stored.row) {
                 // After a rewrite several keys say the same of one range.
                 let is_new = merged.last().is_none_or(|last| last.range.end < row.range.end);

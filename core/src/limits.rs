@@ -73,6 +73,8 @@ pub const MERGE_RAW_RATIO: u64 = 4;
 pub const MERGE_PUTS_AT_ONCE: usize = 8;
 /// … and index rows.
 pub const MERGE_ROWS_AT_ONCE: usize = 16;
+/// Partitions whose index retention looks at at once.
+pub const RETENTION_READS_AT_ONCE: usize = 8;
 /// Decoded row groups that a merge keeps for slices to come.
 pub const MERGE_CACHE_BYTES: u64 = 4 << 20;
 /// Times in a row that a merge begins again because somebody else was faster.
@@ -115,6 +117,8 @@ pub const CHECKPOINT_COMMIT_BYTES: u64 = 512 << 10;
 pub const STRIP_BYTES_MIN: usize = 512;
 /// Items of one page of a range read.
 pub const PAGE_ITEMS: usize = 1_000;
+/// Index rows of the first page of a range of them; each further one has eight times as many, up to [`PAGE_ITEMS`].
+pub const ROWS_FIRST_PAGE: usize = 16;
 /// Bytes of one page of a range read (DynamoDB's page).
 pub const PAGE_BYTES: usize = 1 << 20;
 

@@ -1,6 +1,6 @@
 //! What each verb costs in requests where there is much of everything, beside what it costs where there is little: flat, but for
-//! the look-up of a time, which is logarithmic, and for what looks at everything (a process's first run of upkeep, a sweep), which is bounded
-//! for each thing it looks at.
+//! the look-up of a time, which is logarithmic, and for what looks at everything (a process's first run of upkeep, and what it first hears of
+//! a limit in bytes; a sweep), which is bounded for each thing it looks at.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,8 +24,8 @@ use crate::segment::merged::{MergedPart, MergedWriter};
 use crate::segment::{Compression, Span};
 use crate::store::Store as Opened;
 use crate::table::{Item, MemoryTable, SharedTable};
-use crate::topic::RETENTION_MS;
-use crate::upkeep::{Upkeep, UpkeepSettings};
+use crate::topic::{RETENTION_BYTES, RETENTION_MS};
+use crate::upkeep::{Overdue, Upkeep, UpkeepSettings};
 use crate::{Fetcher, Log, Record, limits};
 
 /// The topic of many slices. It has two partitions, which share its merged segments.
@@ -35,6 +35,9 @@ const ROWS: u64 = 40;
 /// Merged segments of each other topic, a record each.
 const OBJECTS: u64 = 10;
 const NOW_MS: i64 = 1_790_000_000_000;
+/// When the first slice of the big topic was appended; each further one a millisecond later.
+const OLDEST_MS: i64 = NOW_MS - 26 * limits::HOUR_MS;
+const RETENTION: i64 = 7 * 24 * limits::HOUR_MS;
 
 /// How much there is.
 #[derive(Debug, Clone, Copy)]
@@ -193,7 +196,7 @@ fn view(size: Size) -> View {
             name: name_of(id),
             created_ms: 0,
             generation: 0,
-            config: [(RETENTION_MS.to_owned(), (7 * 24 * limits::HOUR_MS).to_string())].into(),
+            config: [(RETENTION_MS.to_owned(), RETENTION.to_string())].into(),
             partitions: vec![partition; partitions],
         };
         view.names.insert(topic.name.clone(), id);
@@ -243,8 +246,11 @@ async fn big_slice(log: &Log, slice: u64, readable: bool) {
         footer = segment.footer;
         log.store().objects.put_new(&l1(BIG, slice, footer).name("big"), segment.file()).await.unwrap();
     }
+    let append_ms = OLDEST_MS + slice as i64;
     for partition in 0..2 {
-        write_row(log, l1(BIG, slice, footer), range(partition, base, end, (partition, 1))).await;
+        let range =
+            L1Range { append_ms: (append_ms, append_ms), ..range(partition, base, end, (partition, 1)) };
+        write_row(log, l1(BIG, slice, footer), range).await;
     }
 }
 
@@ -334,6 +340,28 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
     let (stripped, cost) = world.cost(async { fresh.ledger().strip().await }).await;
     stripped.unwrap();
     costs.push(("strip by another process", cost));
+
+    let limit = [(RETENTION_BYTES.to_owned(), Some((1u64 << 50).to_string()))];
+    log.admin().alter_topic("big", None, &limit).await.unwrap();
+    for what in ["retention by size, the first time", "retention by size"] {
+        let (overdue, cost) = world.cost(async { upkeep.overdue().await.unwrap() }).await;
+        assert_eq!(overdue, Overdue::default());
+        costs.push((what, cost));
+    }
+    // Three of its slices are too old.
+    world.clock.now_ms.store(OLDEST_MS + RETENTION + 3, Ordering::SeqCst);
+    let trim = async {
+        let overdue = upkeep.overdue().await.unwrap();
+        assert_eq!(overdue.trims.iter().map(|trim| trim.to).collect::<Vec<_>>(), [3 * ROWS; 2]);
+        upkeep.trim(&overdue.trims).await.unwrap();
+        upkeep.trim_rows().await.unwrap();
+    };
+    let ((), cost) = world.cost(trim).await;
+    costs.push(("retention by age, of three slices", cost));
+    world.pass(limits::READ_LAG_MS as i64);
+    let (deleted, cost) = world.cost(async { upkeep.trim_rows().await.unwrap() }).await;
+    assert_eq!(deleted, 6);
+    costs.push(("their rows, an hour later", cost));
     costs
 }
 
@@ -351,7 +379,7 @@ async fn a_thousand_idle_topics_cost_one_read_a_run() {
     const TOPICS: u32 = 1_000;
     let world = World::new();
     let log = world.open().await;
-    let retention = [(RETENTION_MS.to_owned(), (7 * 24 * limits::HOUR_MS).to_string())];
+    let retention = [(RETENTION_MS.to_owned(), RETENTION.to_string())];
     let producer = log.producer().build().unwrap();
     for topic in 0..TOPICS {
         let name = format!("topic-{topic}");
@@ -409,8 +437,12 @@ async fn what_a_verb_costs_does_not_grow_with_the_log() {
                 let halvings = u64::from(LARGE.slices.ilog2()) + 1;
                 assert!(table <= 1 + halvings && objects <= 2, "{what}: {large:?}");
             }
+            "retention by size, the first time" => {
+                let pages = 2 * (LARGE.slices / limits::PAGE_ITEMS as u64 + 3);
+                assert!(table <= 3 + pages && objects == 0, "{what}: {large:?}");
+            }
             "upkeep, a process's first run" | "sweep" => {
-                assert!(table <= 3 * u64::from(LARGE.topics) + 100 && objects <= 3, "{what}: {large:?}");
+                assert!(table <= 2 * u64::from(LARGE.topics) + 100 && objects <= 3, "{what}: {large:?}");
             }
             _ if what.starts_with("upkeep, idle") => {
                 assert_eq!(large.requests(), (0, 1), "{what}: {large:?}");

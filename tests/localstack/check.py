@@ -329,6 +329,8 @@ def upkeep():
     """The table's stream wakes upkeep, which merges; DuckDB reads what it made, as consume does; then retention and sweep."""
     lambdas, s3 = (boto3.client(name, endpoint_url=ENDPOINT) for name in ("lambda", "s3"))
     function = next(f["FunctionName"] for f in lambdas.list_functions()["Functions"] if "Upkeep" in f["FunctionName"])
+    # One process, or a run that meets the stream's would be the first of a second.
+    lambdas.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
 
     def merged():
         return [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET, Prefix="log/topics/merged/").get("Contents", [])]

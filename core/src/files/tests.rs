@@ -10,6 +10,7 @@ use crate::env::{Env, SystemEnv};
 use crate::fetch::FetchLimits;
 use crate::ledger::Settings;
 use crate::ledger::action::{Action, Fold, L1Object, L1Range, Rewrite};
+use crate::ledger::index::RowPages;
 use crate::ledger::view::Pending;
 use crate::segment::Span;
 use crate::segment::merged::{MergedFooter, MergedRange};
@@ -356,7 +357,7 @@ async fn a_row_that_is_missing_is_told() {
     }
     let id = world.list(AsOf::End).await.id;
     let chain = &world.log.ledger().chain;
-    let (rows, _) = chain.rows(id, 0, 0, Consistency::Strong).await.unwrap();
+    let rows = chain.next_rows(&mut RowPages::new(id, 0, 0)).await.unwrap().unwrap();
     assert!(chain.delete_row(&rows[1]).await.unwrap());
     let error = world.log.files("t", &AsOf::End).await.unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");

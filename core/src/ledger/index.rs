@@ -51,6 +51,24 @@ pub(crate) struct StoredRow {
     pub row: IndexRow,
 }
 
+/// A partition's rows in order, page by page; small pages first, since whoever reads often needs few.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowPages {
+    topic: TopicId,
+    partition: u32,
+    /// Where the next page begins.
+    from: Option<u64>,
+    /// Most rows of it.
+    limit: usize,
+}
+
+impl RowPages {
+    /// From this sort key on.
+    pub(crate) fn new(topic: TopicId, partition: u32, from: u64) -> Self {
+        Self { topic, partition, from: Some(from), limit: limits::ROWS_FIRST_PAGE }
+    }
+}
+
 impl L1Object {
     /// Its name, in the topic called `topic`.
     pub fn name(&self, topic: &str) -> ObjectName {
@@ -155,17 +173,12 @@ impl Chain {
         .await
     }
 
-    /// A page of rows from the sort key `from` on, and where the next one begins, if there is one.
-    pub(crate) async fn rows(
-        &self,
-        topic: TopicId,
-        partition: u32,
-        from: u64,
-        consistency: Consistency,
-    ) -> Result<(Vec<StoredRow>, Option<u64>)> {
+    /// The next page of rows; `None`: there is none.
+    pub(crate) async fn next_rows(&self, pages: &mut RowPages) -> Result<Option<Vec<StoredRow>>> {
+        let RowPages { topic, partition, from: Some(from), limit } = *pages else { return Ok(None) };
         let pk = IndexRow::pk(self.era, topic, partition);
-        undamaged(|| async {
-            let page = self.timed(self.table.range(&pk, from, limits::PAGE_ITEMS, consistency)).await;
+        let (rows, next) = undamaged(|| async {
+            let page = self.timed(self.table.range(&pk, from, limit, Consistency::Strong)).await;
             let page = self.note(page, "reading the index")?;
             let next = page.items.last().filter(|_| page.more).map(|last| last.sk + 1);
             let row = |item: &Item| {
@@ -174,7 +187,9 @@ impl Chain {
             };
             Ok((page.items.iter().map(row).collect::<Result<_>>()?, next))
         })
-        .await
+        .await?;
+        *pages = RowPages { from: next, limit: (limit * 8).min(limits::PAGE_ITEMS), ..*pages };
+        Ok(Some(rows))
     }
 
     /// Notes since when nobody needs a row, unless it is another's by now. `false`: it is.
@@ -206,15 +221,12 @@ impl Chain {
         }
         // All of them were written before the rewrite, and each holds an offset that a reader may come with. Those that are
         // gone were trimmed.
-        let (mut written, mut from) = (0, Some(row.range.base));
-        while let Some(at) = from {
-            let (topic, partition) = (row.object.topic, row.range.partition);
-            let (rows, next) = self.rows(topic, partition, at, Consistency::Strong).await?;
-            from = next;
+        let mut written = 0;
+        let mut pages = RowPages::new(row.object.topic, row.range.partition, row.range.base);
+        'rows: while let Some(rows) = self.next_rows(&mut pages).await? {
             for there in rows {
                 if there.sk >= row.range.end {
-                    from = None;
-                    break;
+                    break 'rows;
                 }
                 if there.row.number < row.number {
                     self.write_row(there.sk, row, Some(there.row.id())).await?;
@@ -387,8 +399,8 @@ mod tests {
         *table.answers.lock().unwrap() = answers;
         let one = chain.row_at(TOPIC, 3, 200, Consistency::Strong).await;
         *table.answers.lock().unwrap() = answers;
-        let page = chain.rows(TOPIC, 3, 0, Consistency::Strong).await;
-        [one.map(Option::unwrap), page.map(|(mut rows, _)| rows.remove(0).row)]
+        let page = chain.next_rows(&mut RowPages::new(TOPIC, 3, 0)).await;
+        [one.map(Option::unwrap), page.map(|rows| rows.unwrap().remove(0).row)]
     }
 
     #[tokio::test]

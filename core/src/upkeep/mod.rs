@@ -28,6 +28,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::{self, BoxFuture};
+use futures::{StreamExt, TryStreamExt, stream};
+
 pub use due::{Due, Unmerged};
 pub use merge::Merged;
 pub use rewrite::Rewritten;
@@ -91,9 +94,7 @@ struct Memory {
     /// As of a log start: when the last of the first merged records was appended, ms.
     ages: BTreeMap<(TopicId, u32), (Offset, i64)>,
     /// Bytes of merged records, of partitions that keep so many.
-    sizes: size::Sizes,
-    /// The commit as of which none of them had too many.
-    sized_slot: Option<u64>,
+    sizes: BTreeMap<(TopicId, u32), size::Measured>,
     /// Hours that may have merged segments to be rewritten.
     hours: BTreeMap<rewrite::Hour, rewrite::Noted>,
 }
@@ -103,6 +104,7 @@ impl Memory {
     fn keep(&mut self, view: &View) {
         self.fronts.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.ages.retain(|(topic, _), _| view.topics.contains_key(topic));
+        self.sizes.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.hours.retain(|(topic, _), _| view.topics.contains_key(topic));
     }
 }
@@ -215,6 +217,21 @@ impl Upkeep {
     /// The run was long enough.
     fn is_late(&self) -> bool {
         self.memory().until.is_some_and(|until| self.ledger.chain.env.monotonic() >= until)
+    }
+
+    /// Asks about each, several at once, until the run was long enough. It begins anywhere, so that each has its turn, even if no
+    /// process lives to finish.
+    async fn ask<'a, T, A: 'a>(
+        &self,
+        mut all: Vec<T>,
+        one: impl Fn(T) -> BoxFuture<'a, Result<A>>,
+    ) -> Result<Vec<A>> {
+        if self.run_max.is_some() && !all.is_empty() {
+            let first = self.ledger.chain.env.random_u64() % all.len() as u64;
+            all.rotate_left(first as usize);
+        }
+        let asked = stream::iter(all).take_while(|_| future::ready(!self.is_late())).map(one);
+        asked.buffered(limits::RETENTION_READS_AT_ONCE).try_collect().await
     }
 
     /// Brings the view forward, by a strong read that begins now.

@@ -16,7 +16,7 @@ use crate::env::offload;
 use crate::error::{Error, Result};
 use crate::fetch::Loader;
 use crate::ledger::action::{Action, Fold, L1Object, L1Range, LEDGER, ObjectRef, Rewrite};
-use crate::ledger::index::IndexRow;
+use crate::ledger::index::{IndexRow, RowPages};
 use crate::ledger::view::Slice;
 use crate::limits;
 use crate::metrics::Metric;
@@ -24,7 +24,6 @@ use crate::objects::{Ulid, Upload};
 use crate::record::{Offset, RecordSum, TopicId};
 use crate::segment::Span;
 use crate::segment::merged::{MergedPart, MergedWriter};
-use crate::table::Consistency;
 
 /// What a rewrite did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -208,14 +207,12 @@ impl Upkeep {
         hour: u32,
         indexed_to: Offset,
     ) -> Result<Vec<IndexRow>> {
-        let (mut found, mut from): (Vec<IndexRow>, _) = (Vec::new(), Some(base));
-        while let Some(at) = from {
-            let (rows, next) = self.ledger.chain.rows(topic, partition, at, Consistency::Strong).await?;
-            from = next;
+        let mut found: Vec<IndexRow> = Vec::new();
+        let mut pages = RowPages::new(topic, partition, base);
+        'rows: while let Some(rows) = self.ledger.chain.next_rows(&mut pages).await? {
             for row in rows.into_iter().map(|stored| stored.row) {
                 if row.object.hour > hour || row.range.end > indexed_to {
-                    from = None;
-                    break;
+                    break 'rows;
                 }
                 // After a rewrite several keys say the same of one range.
                 let is_new = found.last().is_none_or(|last| last.range.end < row.range.end);
@@ -236,10 +233,8 @@ impl Upkeep {
         let mut hours = BTreeMap::new();
         for (topic, partitions) in topics {
             for partition in 0..partitions {
-                let mut from = Some(0);
-                while let Some(at) = from {
-                    let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
-                    from = next;
+                let mut pages = RowPages::new(topic, partition, 0);
+                while let Some(rows) = chain.next_rows(&mut pages).await? {
                     rows.iter().for_each(|stored| note(&mut hours, &stored.row.object, &stored.row.range));
                 }
             }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::Upkeep;
 use crate::error::{Error, Result};
 use crate::ledger::action::ObjectRef;
-use crate::ledger::index::StoredRow;
+use crate::ledger::index::{IndexRow, RowPages};
 use crate::limits;
 use crate::metrics::Metric;
 use crate::objects::ObjectName;
@@ -61,12 +62,10 @@ impl Upkeep {
         let chain = &self.ledger.chain;
         let (mut named, mut all) = (BTreeSet::new(), Vec::new());
         for partition in 0..partitions {
-            let mut from = Some(0);
-            while let Some(at) = from {
-                let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
+            let mut pages = RowPages::new(topic, partition, 0);
+            while let Some(rows) = chain.next_rows(&mut pages).await? {
                 named.extend(rows.iter().map(|stored| stored.row.object.object));
                 all.extend(rows.into_iter().map(|stored| (stored.row.object, stored.row.range)));
-                from = next;
             }
         }
         // All rows of a topic are read seldom: see what there is to be rewritten.
@@ -83,7 +82,7 @@ impl Upkeep {
     pub async fn trim_rows(&self) -> Result<u64> {
         let chain = &self.ledger.chain;
         // Its own clock or the newest commit's time, whichever is ahead: kept too long rather than too short.
-        let (now_ms, starts) = chain.view(|view| {
+        let (now_ms, mut starts) = chain.view(|view| {
             self.memory().keep(view);
             let mut starts = Vec::new();
             for (id, topic) in &view.topics {
@@ -92,16 +91,19 @@ impl Upkeep {
             }
             (self.now_ms().max(view.time_ms), starts)
         })?;
-        let mut deleted = 0;
-        for (place, log_start) in starts {
-            let known = self.memory().fronts.get(&place).copied();
-            if known.is_some_and(|front| front.log_start == log_start && now_ms < front.due_ms) {
-                continue;
+        starts.retain(|(place, log_start)| {
+            let is_done = |front: &Front| front.log_start == *log_start && now_ms < front.due_ms;
+            !self.memory().fronts.get(place).is_some_and(is_done)
+        });
+        let trim = |(place, log_start)| {
+            async move {
+                let (count, due_ms) = self.trim_front(place, log_start, now_ms).await?;
+                self.memory().fronts.insert(place, Front { log_start, due_ms });
+                Ok(count)
             }
-            let (count, due_ms) = self.trim_front(place, log_start, now_ms).await?;
-            deleted += count;
-            self.memory().fronts.insert(place, Front { log_start, due_ms });
-        }
+            .boxed()
+        };
+        let deleted = self.ask(starts, trim).await?.into_iter().sum();
         if deleted > 0 {
             chain.metrics.record(Metric::RowsTrimmed, deleted);
             // What they named may be dead now, though nothing was committed.
@@ -119,18 +121,16 @@ impl Upkeep {
     ) -> Result<(u64, i64)> {
         let chain = &self.ledger.chain;
         let lag_ms = i64::try_from(self.settings.read_lag_ms).unwrap_or(i64::MAX);
-        let (mut deleted, mut due_ms, mut from) = (0, i64::MAX, Some(0));
-        while let Some(at) = from {
-            let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
-            from = next;
+        let (mut deleted, mut due_ms) = (0, i64::MAX);
+        let mut pages = RowPages::new(topic, partition, 0);
+        'rows: while let Some(rows) = chain.next_rows(&mut pages).await? {
             for stored in rows {
                 let is_kept = match plant::on(Bug::StraddlingRowDeleted) {
                     true => stored.row.range.base >= log_start,
                     false => stored.row.range.end > log_start,
                 };
                 if is_kept {
-                    from = None;
-                    break;
+                    break 'rows;
                 }
                 let since_ms = match stored.trimmed_ms {
                     0 => now_ms,
@@ -163,15 +163,11 @@ impl Upkeep {
             Err(error) => return Err(error),
         };
         for range in ranges {
-            let mut from = Some(range.base);
-            while let Some(at) = from {
-                let (rows, next) =
-                    self.ledger.chain.rows(*id, range.partition, at, Consistency::Strong).await?;
-                from = next;
+            let mut pages = RowPages::new(*id, range.partition, range.base);
+            'rows: while let Some(rows) = self.ledger.chain.next_rows(&mut pages).await? {
                 for stored in rows {
                     if stored.sk >= range.end {
-                        from = None;
-                        break;
+                        break 'rows;
                     }
                     self.ledger.chain.delete_row(&stored).await?;
                 }
@@ -222,23 +218,25 @@ impl Upkeep {
         &self,
         (topic, partition): (TopicId, u32),
         log_start: Offset,
-        is_enough: impl Fn(&StoredRow) -> bool,
-    ) -> Result<Vec<StoredRow>> {
+        is_enough: impl Fn(&IndexRow) -> bool,
+    ) -> Result<Vec<IndexRow>> {
         let chain = &self.ledger.chain;
         let first = chain.row_at(topic, partition, log_start, Consistency::Strong).await?;
-        // After a rewrite several keys say the same of one range.
-        let mut from = Some(first.map_or(log_start, |row| row.range.base.min(log_start)));
+        if let Some(row) = first.as_ref().filter(|row| row.covers(log_start) && is_enough(row)) {
+            return Ok(vec![row.clone()]);
+        }
+        let from = first.map_or(log_start, |row| row.range.base.min(log_start));
         let (mut found, mut next_offset) = (Vec::new(), log_start);
-        while let Some(at) = from {
-            let (rows, next) = chain.rows(topic, partition, at, Consistency::Strong).await?;
-            from = next;
-            for stored in rows.into_iter().filter(|stored| stored.row.range.end > log_start) {
-                if stored.row.range.end <= next_offset && !found.is_empty() {
+        let mut pages = RowPages::new(topic, partition, from);
+        while let Some(rows) = chain.next_rows(&mut pages).await? {
+            for row in rows.into_iter().map(|stored| stored.row).filter(|row| row.range.end > log_start) {
+                // After a rewrite several keys say the same of one range.
+                if row.range.end <= next_offset && !found.is_empty() {
                     continue;
                 }
-                next_offset = stored.row.range.end;
-                let enough = is_enough(&stored);
-                found.push(stored);
+                next_offset = row.range.end;
+                let enough = is_enough(&row);
+                found.push(row);
                 if enough {
                     return Ok(found);
                 }

@@ -2,19 +2,39 @@
 //!
 //! A partition's bytes are those of its row groups in merged segments; where partitions share a row group, its share by
 //! rows. What is not merged yet counts as nothing, so a partition keeps a little more than it must, never less.
+//!
+//! All of a partition is measured only where something may have to go. Until then a process adds what came since, as if each
+//! file were the partition's own, since an index row tells how large its file is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::Upkeep;
 use super::trim::{Trim, Why};
 use crate::error::{Error, Result};
+use crate::ledger::action::ObjectRef;
 use crate::ledger::index::IndexRow;
 use crate::ledger::view::{Partition, View};
+use crate::limits;
 use crate::record::{Offset, TopicId};
 use crate::topic::RETENTION_BYTES;
 
-/// Bytes of a partition in merged segments, by the first offset there.
-pub(super) type Sizes = BTreeMap<(TopicId, u32), BTreeMap<Offset, u64>>;
+/// What is known of a partition that keeps so many bytes.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// As of this log start and this limit…
+    log_start: Offset,
+    bytes_max: u64,
+    /// … its indexed records up to here…
+    to: Offset,
+    /// … take about so many bytes, or fewer…
+    bytes: u64,
+    /// … and nothing goes while all that is merged takes fewer than these.
+    enough: u64,
+    /// Its bytes in merged segments whose footers were read.
+    pub(super) exact: BTreeMap<ObjectRef, u64>,
+}
 
 /// A partition that keeps so many bytes.
 struct Limited {
@@ -29,54 +49,30 @@ struct Limited {
 }
 
 impl Upkeep {
-    /// What retention by size lets go, as of this view. Asks nothing if nothing was committed since there was nothing.
+    /// What retention by size lets go, as of this view.
     pub(super) async fn oversized(&self) -> Result<Vec<Trim>> {
-        let chain = &self.ledger.chain;
-        let (slot, limited) = chain.view(|view| (view.slot, limited(view)))?;
-        if self.memory().sized_slot == Some(slot) {
-            return Ok(Vec::new());
-        }
-        let mut trims = Vec::new();
-        let mut sizes = Sizes::new();
-        for partition in limited {
-            match self.shorten(&partition, &mut sizes).await {
-                Ok(trim) => trims.extend(trim),
-                Err(error @ (Error::Damaged { .. } | Error::Superseded { .. })) => {
-                    tracing::warn!(%error, "the partition is not trimmed by its size");
+        let limited = self.ledger.chain.view(limited)?;
+        let shorten = |limited: Limited| {
+            async move {
+                match self.shorten(&limited).await {
+                    Err(error @ (Error::Damaged { .. } | Error::Superseded { .. })) => {
+                        tracing::warn!(%error, "the partition is not trimmed by its size");
+                        Ok(None)
+                    }
+                    shortened => shortened,
                 }
-                Err(error) => return Err(error),
             }
-        }
-        let mut memory = self.memory();
-        memory.sizes = sizes;
-        memory.sized_slot = trims.is_empty().then_some(slot);
-        Ok(trims)
+            .boxed()
+        };
+        Ok(self.ask(limited, shorten).await?.into_iter().flatten().collect())
     }
 
-    async fn shorten(&self, limited: &Limited, sizes: &mut Sizes) -> Result<Option<Trim>> {
-        let Limited { id, partition, log_start, indexed_to, bytes_max, .. } = *limited;
-        let place = (id, partition);
-        let mut rows = Vec::new();
-        if log_start < indexed_to {
-            let stored = self.rows_from(place, log_start, |_| false).await?;
-            rows.extend(
-                stored.into_iter().map(|stored| stored.row).filter(|row| row.range.end <= indexed_to),
-            );
-        }
-        rows.extend(limited.pending.iter().cloned());
-        let known = self.memory().sizes.remove(&place).unwrap_or_default();
-        let mut pieces: Vec<(Offset, u64)> = Vec::new();
-        for row in &rows {
-            // A rewrite changes little of it.
-            let bytes = match known.get(&row.range.base) {
-                Some(bytes) => *bytes,
-                None => self.loader.merged_bytes(&self.ledger.chain, &limited.topic, row).await?,
-            };
-            sizes.entry(place).or_default().insert(row.range.base, bytes);
-            pieces.push((row.range.end, bytes));
-        }
-        let to = kept_from(&pieces, bytes_max);
-        Ok(to.filter(|to| *to > log_start).map(|to| Trim {
+    async fn shorten(&self, limited: &Limited) -> Result<Option<Trim>> {
+        let Limited { id, partition, log_start, bytes_max, .. } = *limited;
+        let mut known = self.memory().sizes.remove(&(id, partition)).unwrap_or_default();
+        let to = self.measured(limited, &mut known).await;
+        self.memory().sizes.insert((id, partition), known);
+        Ok(to?.filter(|to| *to > log_start).map(|to| Trim {
             id,
             topic: limited.topic.clone(),
             partition,
@@ -85,6 +81,79 @@ impl Upkeep {
             end: limited.end,
             why: Why::Size { bytes_max },
         }))
+    }
+
+    /// Where the log is to start, if something is to go.
+    async fn measured(&self, limited: &Limited, known: &mut Measured) -> Result<Option<Offset>> {
+        let Limited { log_start, indexed_to, bytes_max, .. } = *limited;
+        let whole = |rows: &[IndexRow]| rows.iter().map(|row| row.object.footer.end()).sum::<u64>();
+        let pending = whole(&limited.pending);
+        if (known.log_start, known.bytes_max) == (log_start, bytes_max) {
+            known.bytes += whole(&self.indexed(limited, known.to).await?);
+            known.to = known.to.max(indexed_to);
+            if known.bytes + pending < known.enough {
+                return Ok(None);
+            }
+        }
+        let mut rows = self.indexed(limited, log_start).await?;
+        let bytes = whole(&rows);
+        if bytes + pending < bytes_max {
+            let exact = std::mem::take(&mut known.exact);
+            *known = Measured { log_start, bytes_max, to: indexed_to, bytes, enough: bytes_max, exact };
+            return Ok(None);
+        }
+        rows.extend(limited.pending.iter().cloned());
+        let Some(pieces) = self.sizes(&limited.topic, &rows, &mut known.exact).await? else {
+            return Ok(None);
+        };
+        let to = kept_from(&pieces, bytes_max);
+        let start = to.map_or(log_start, |to| to.max(log_start));
+        let left = || pieces.iter().filter(|(end, _)| *end > start);
+        let bytes = left().filter(|(end, _)| *end <= indexed_to).map(|(_, bytes)| bytes).sum();
+        let enough = bytes_max + left().next().map_or(0, |(_, bytes)| *bytes);
+        let exact = std::mem::take(&mut known.exact);
+        *known = Measured { log_start: start, bytes_max, to: indexed_to, bytes, enough, exact };
+        Ok(to)
+    }
+
+    /// Where each of these rows ends and what its records take, from the footers that nobody read yet; `None`: the run was long
+    /// enough.
+    async fn sizes(
+        &self,
+        topic: &str,
+        rows: &[IndexRow],
+        exact: &mut BTreeMap<ObjectRef, u64>,
+    ) -> Result<Option<Vec<(Offset, u64)>>> {
+        let named: BTreeSet<ObjectRef> = rows.iter().map(|row| row.object.object).collect();
+        exact.retain(|object, _| named.contains(object));
+        let unknown = rows.iter().filter(|row| !exact.contains_key(&row.object.object));
+        let reads: Vec<_> = unknown
+            .map(|row| {
+                let bytes = self.loader.merged_bytes(&self.ledger.chain, topic, row);
+                async move { Ok::<_, Error>((row.object.object, bytes.await?)) }.boxed()
+            })
+            .collect();
+        let mut read = stream::iter(reads).buffered(limits::RETENTION_READS_AT_ONCE);
+        while let Some((object, bytes)) = read.try_next().await? {
+            exact.insert(object, bytes);
+            if self.is_late() {
+                return Ok(None);
+            }
+        }
+        let piece = |row: &IndexRow| (row.range.end, exact.get(&row.object.object).copied().unwrap_or(0));
+        Ok(Some(rows.iter().map(piece).collect()))
+    }
+
+    /// The rows of indexed records from an offset or the log start on.
+    async fn indexed(&self, limited: &Limited, from: Offset) -> Result<Vec<IndexRow>> {
+        let Limited { id, partition, log_start, indexed_to, .. } = *limited;
+        let from = from.max(log_start);
+        if from >= indexed_to {
+            return Ok(Vec::new());
+        }
+        let mut rows = self.rows_from((id, partition), from, |_| false).await?;
+        rows.retain(|row| row.range.end <= indexed_to);
+        Ok(rows)
     }
 }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::counting::CountingStore;
 use crate::env::{Env, SystemEnv};
 use crate::ledger::Settings;
+use crate::ledger::index::RowPages;
 use crate::metrics::{Metric, Totals};
 use crate::objects::{ObjectName, Ulid};
 #[cfg(feature = "planted-bugs")]
@@ -507,8 +508,12 @@ impl World {
     }
 
     async fn index(&self, id: TopicId, partition: u32) -> usize {
-        let rows = self.log.ledger().chain.rows(id, partition, 0, crate::table::Consistency::Strong);
-        rows.await.unwrap().0.len()
+        let mut pages = RowPages::new(id, partition, 0);
+        let mut rows = 0;
+        while let Some(page) = self.log.ledger().chain.next_rows(&mut pages).await.unwrap() {
+            rows += page.len();
+        }
+        rows
     }
 
     async fn verify(&self) -> crate::verify::Report {
@@ -542,7 +547,7 @@ async fn whoever_leads_keeps_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_in_its_time_and_the_next_goes_on() {
-    let world = World::new(&[("merge.max.age.ms", "1000")]).await;
+    let world = World::new(&[("merge.max.age.ms", "1000"), ("retention.ms", "28800000")]).await;
     world.flush(0).await;
     world.put(&l0(0, 0, 1)).await;
     world.clock.pass(HOUR);
@@ -556,4 +561,10 @@ async fn a_run_ends_in_its_time_and_the_next_goes_on() {
     world.clock.pass(HOUR);
     let run = world.upkeep().run(|_| {}).await.unwrap();
     assert!(!run.more && run.swept.unwrap().objects == 2, "{run:?}");
+    // Nor does retention look at more than there is time for.
+    world.clock.pass(8 * HOUR);
+    for (most, trimmed) in [(0, 0), (3_600, 1)] {
+        let run = world.upkeep().within(Duration::from_secs(most)).run(|_| {}).await.unwrap();
+        assert_eq!((run.more, run.trimmed.len(), run.held.len()), (trimmed == 0, trimmed, 0), "{run:?}");
+    }
 }

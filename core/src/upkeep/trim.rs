@@ -6,11 +6,14 @@
 //! an offset of the group [`BRAKE_GROUP`]. An hour later a run goes as far as was announced.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+use futures::FutureExt;
 
 use super::{Upkeep, is_superseded};
 use crate::error::{Error, Result};
 use crate::ledger::action::{Action, GroupOffset, GroupOffsets, L1Range, TrimTo};
-use crate::ledger::index::StoredRow;
+use crate::ledger::index::IndexRow;
 use crate::ledger::view::{Partition, Slice, Stored, Topic, View};
 use crate::limits;
 use crate::metrics::Metric;
@@ -86,28 +89,16 @@ impl Upkeep {
                     known.get(&kept.place).filter(|(start, ms)| start == log_start && *ms >= kept.cutoff_ms);
                 log_start < indexed_to && young.is_none()
             });
-            merged.map(|kept| (kept.place, kept.partition.log_start, kept.cutoff_ms)).collect::<Vec<_>>()
+            let asked = merged.map(|kept| {
+                let Partition { log_start, next, .. } = *kept.partition;
+                (kept.place, log_start..next, kept.cutoff_ms)
+            });
+            asked.collect::<Vec<_>>()
         })?;
-        let mut merged = BTreeMap::new();
-        for (place, log_start, cutoff_ms) in asked {
-            let is_young = |stored: &StoredRow| stored.row.range.append_ms.1 >= cutoff_ms;
-            let mut rows = match self.rows_from(place, log_start, is_young).await {
-                Ok(rows) => rows,
-                Err(error @ Error::Damaged { .. }) => {
-                    tracing::warn!(%error, "nothing of the partition is trimmed");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            // Where something goes, the brake wants to know of leaps anywhere.
-            if rows.len() > 1 || rows.first().is_some_and(|row| !is_young(row)) {
-                rows = self.rows_from(place, log_start, |_| false).await?;
-            }
-            if let Some(first) = rows.first() {
-                self.memory().ages.insert(place, (log_start, first.row.range.append_ms.1));
-            }
-            merged.insert(place, rows.into_iter().map(|stored| stored.row.range).collect::<Vec<_>>());
-        }
+        let merged = self.ask(asked, |(place, offsets, cutoff_ms)| {
+            self.merged_until_young(place, offsets, cutoff_ms).map(move |found| Ok((place, found?))).boxed()
+        });
+        let merged = merged.await?.into_iter().filter_map(|(place, ranges)| Some((place, ranges?))).collect();
         let mut overdue = chain.view(|view| overdue(view, now_ms, &merged))?;
         for trim in self.oversized().await? {
             let same = |other: &&mut Trim| (other.id, other.partition) == (trim.id, trim.partition);
@@ -118,6 +109,37 @@ impl Upkeep {
             }
         }
         Ok(overdue)
+    }
+
+    /// The merged ranges of a partition up to the first that is young enough to stay; all of them where so much goes that the
+    /// brake wants to know of leaps anywhere. `None`: they cannot be read.
+    async fn merged_until_young(
+        &self,
+        place: (TopicId, u32),
+        Range { start: log_start, end }: Range<Offset>,
+        cutoff_ms: i64,
+    ) -> Result<Option<Vec<L1Range>>> {
+        let is_young = |row: &IndexRow| row.range.append_ms.1 >= cutoff_ms;
+        let read = async {
+            let rows = self.rows_from(place, log_start, is_young).await?;
+            let to = rows.iter().rfind(|row| !is_young(row)).map_or(log_start, |row| row.range.end);
+            match is_large(log_start..to, end) {
+                true => self.rows_from(place, log_start, |_| false).await,
+                false => Ok(rows),
+            }
+        };
+        let rows = match read.await {
+            Ok(rows) => rows,
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%error, "nothing of the partition is trimmed");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(first) = rows.first() {
+            self.memory().ages.insert(place, (log_start, first.range.append_ms.1));
+        }
+        Ok(Some(rows.into_iter().map(|row| row.range).collect()))
     }
 
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
@@ -266,10 +288,16 @@ pub(super) fn overdue(view: &View, now_ms: i64, merged: &BTreeMap<(TopicId, u32)
     overdue
 }
 
+/// Whether what goes is more than a quarter of what there is.
+fn is_large(goes: Range<Offset>, end: Offset) -> bool {
+    (goes.end - goes.start).saturating_mul(4) > end - goes.start
+}
+
 /// Sorts a trim in: to be done, or to be held.
 fn brake(view: &View, pieces: &[Piece], trim: Trim, now_ms: i64, overdue: &mut Overdue) {
-    let is_large = (trim.to - trim.from).saturating_mul(4) > trim.end - trim.from;
-    let is_held = is_large && leaps(view, pieces, now_ms) && !plant::on(Bug::ClockAheadTrimsAll);
+    let is_held = is_large(trim.from..trim.to, trim.end)
+        && leaps(view, pieces, now_ms)
+        && !plant::on(Bug::ClockAheadTrimsAll);
     if !is_held {
         return overdue.trims.push(trim);
     }

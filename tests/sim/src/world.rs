@@ -332,11 +332,13 @@ impl World {
         self.inner().rotten.iter().any(|path| words.contains(path))
     }
 
-    /// Whether a merged segment of the topic that these rows are of was damaged for good: when the topic is deleted, nobody
-    /// can read there which rows it has.
+    /// Whether these rows are of a topic that was deleted, and a merged segment of it was damaged for good: nobody can read
+    /// there which rows it has.
     pub fn is_of_rotten(&self, pk: &str) -> bool {
         let topic = pk.split('/').nth(1).unwrap_or_default();
-        self.inner().rotten.iter().any(|path| path.starts_with("topics/") && path.contains(topic))
+        let inner = self.inner();
+        let of_it = |path: &String| path.starts_with("topics/") && path.contains(topic);
+        !inner.staying.iter().any(|staying| staying == topic) && inner.rotten.iter().any(of_it)
     }
 
     /// Perhaps damages an item of an answer: `flip` says whether there was one.

@@ -138,8 +138,8 @@ async fn retention_lets_go_of_what_is_pending() {
     // As if `Indexed` were still to come.
     let pending = crate::ledger::view::Pending {
         rewrite: false,
-        objects: rows.iter().map(|stored| stored.row.object.clone()).collect(),
-        ranges: rows.iter().map(|stored| stored.row.range).collect(),
+        objects: rows.iter().map(|row| row.object.clone()).collect(),
+        ranges: rows.iter().map(|row| row.range).collect(),
     };
     view.pending.insert(1, pending);
     view.topics.values_mut().for_each(|topic| topic.partitions[0].indexed_to = 0);
@@ -194,7 +194,7 @@ async fn verify_names_damage_in_merged_segments_and_index() {
     assert_eq!(world.verify().await.damage, []);
     // A row that is not there.
     let chain = &world.log.ledger().chain;
-    let (rows, _) = chain.rows(id, 0, 0, crate::table::Consistency::Strong).await.unwrap();
+    let rows = chain.next_rows(&mut RowPages::new(id, 0, 0)).await.unwrap().unwrap();
     assert!(chain.delete_row(&rows[1]).await.unwrap());
     let report = world.verify().await;
     assert_eq!((report.damage.len(), touched(&report)), (1, vec![(0, 10, 20)]), "{:?}", report.damage);
@@ -205,17 +205,23 @@ async fn verify_names_damage_in_merged_segments_and_index() {
 async fn retention_by_size_keeps_at_least_so_much() {
     let world = World::new(&[("retention.bytes", "1000000")]).await;
     let upkeep = world.upkeep();
+    let place = (world.log.admin().describe_topic("t").await.unwrap().id, 0);
     for _ in 0..4 {
         world.flush(0).await;
         world.merge().await;
     }
+    let before = world.counts.counts();
     assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    let sizes: Vec<u64> = upkeep.memory().sizes.values().flat_map(|known| known.values().copied()).collect();
-    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
+    assert_eq!(world.counts.counts(), before, "the files together are smaller");
     let limit = async |bytes: u64| {
         let config = [("retention.bytes".to_owned(), Some(bytes.to_string()))];
         world.log.admin().alter_topic("t", None, &config).await.unwrap();
     };
+    limit(1).await;
+    let to = |overdue: Overdue| overdue.trims.iter().map(|trim| trim.to).collect::<Vec<_>>();
+    assert_eq!(to(upkeep.overdue().await.unwrap()), [30]);
+    let sizes: Vec<u64> = upkeep.memory().sizes[&place].exact.values().copied().collect();
+    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
     // What is not merged does not count.
     world.flush(0).await;
     let rest: u64 = sizes[1..].iter().sum();
@@ -234,4 +240,50 @@ async fn retention_by_size_keeps_at_least_so_much() {
     world.upkeep().rewrite(true, |_| {}).await.unwrap();
     assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
     assert_eq!((world.start(0).await, all(&world, 0).await.len()), (10, 40));
+}
+
+/// What a rewrite made is as large as it is, not as the first of those that it replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rewritten_is_measured_anew() {
+    // Of 30 KiB of records in the second hour, and ten in the first.
+    let world = World::new(&[("compression.type", "none"), ("retention.bytes", "25000")]).await;
+    let upkeep = world.upkeep();
+    for hours in [1, 0, 0] {
+        world.flush(0).await;
+        world.merge().await;
+        world.clock.pass(hours * HOUR);
+    }
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    world.flush(0).await;
+    world.merge().await;
+    world.upkeep().rewrite(true, |_| {}).await.unwrap();
+    let trims = upkeep.overdue().await.unwrap().trims;
+    assert_eq!(trims.iter().map(|trim| (trim.from, trim.to)).collect::<Vec<_>>(), [(0, 10)]);
+}
+
+/// Who has measured before finds what somebody finds who measures for the first time, and asks for little.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_since_is_measured_as_all_would_be() {
+    let world = World::new(&[("compression.type", "none"), ("retention.bytes", "45000")]).await;
+    let upkeep = world.upkeep();
+    let mut trimmed = 0;
+    for round in 0..16 {
+        // Both partitions share each file.
+        world.flush(0).await;
+        world.flush(1).await;
+        world.merge().await;
+        if round % 4 == 3 {
+            world.clock.pass(HOUR);
+            world.upkeep().rewrite(true, |_| {}).await.unwrap();
+        }
+        let overdue = upkeep.overdue().await.unwrap();
+        assert_eq!(overdue, world.upkeep().overdue().await.unwrap(), "round {round}");
+        trimmed += overdue.trims.len();
+        upkeep.trim(&overdue.trims).await.unwrap();
+    }
+    assert!(trimmed >= 4, "{trimmed}");
+    assert!(world.start(0).await >= 80);
+    let before = world.counts.counts();
+    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(world.counts.counts(), before, "nothing came");
 }
