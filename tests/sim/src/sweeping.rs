@@ -157,10 +157,14 @@ pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
         // Often stopped in the middle, between the look at a row and its end: what is written there meanwhile must stay.
         let (stops, after_ms, for_ms) =
             (rng.chance(800), rng.below(5 * cast.world.plan.latency_ms), rng.between(100, 5_000));
+        let other = cast.some_process(&mut rng).running().filter(|_| rng.chance(800));
         let stop = async {
             if stops {
                 sleep_ms(after_ms).await;
                 gate.freeze(for_ms);
+                if let Some((gate, log)) = other {
+                    gate.ask(log.upkeep(UpkeepSettings::default()).rewrite(true, |_| {})).await;
+                }
             }
         };
         match join(gate.ask(upkeep.trim_rows()), stop).await.0 {
