@@ -3,8 +3,8 @@
 //! A partition's bytes are those of its row groups in merged segments; where partitions share a row group, its share by
 //! rows. What is not merged yet counts as nothing, so a partition keeps a little more than it must, never less.
 //!
-//! All of a partition is measured only where something may have to go. Until then a process adds what came since, as if each
-//! file were the partition's own, since an index row tells how large its file is.
+//! All of a partition is measured only where something may have to go. Until then a process adds what came since: where that
+//! is enough to tell, as if each file were the partition's own, since an index row tells how large its file is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,8 +89,15 @@ impl Upkeep {
         let whole = |rows: &[IndexRow]| rows.iter().map(|row| row.object.footer.end()).sum::<u64>();
         let pending = whole(&limited.pending);
         if (known.log_start, known.bytes_max) == (log_start, bytes_max) {
-            known.bytes += whole(&self.indexed(limited, known.to).await?);
-            known.to = known.to.max(indexed_to);
+            let came = self.indexed(limited, known.to).await?;
+            let mut bytes = whole(&came);
+            if known.bytes + bytes + pending >= known.enough {
+                let Some(pieces) = self.sizes(&limited.topic, &came, &mut known.exact).await? else {
+                    return Ok(None);
+                };
+                bytes = pieces.iter().map(|(_, bytes)| bytes).sum();
+            }
+            (known.bytes, known.to) = (known.bytes + bytes, known.to.max(indexed_to));
             if known.bytes + pending < known.enough {
                 return Ok(None);
             }
@@ -103,6 +110,8 @@ impl Upkeep {
             return Ok(None);
         }
         rows.extend(limited.pending.iter().cloned());
+        let named: BTreeSet<ObjectRef> = rows.iter().map(|row| row.object.object).collect();
+        known.exact.retain(|object, _| named.contains(object));
         let Some(pieces) = self.sizes(&limited.topic, &rows, &mut known.exact).await? else {
             return Ok(None);
         };
@@ -124,8 +133,6 @@ impl Upkeep {
         rows: &[IndexRow],
         exact: &mut BTreeMap<ObjectRef, u64>,
     ) -> Result<Option<Vec<(Offset, u64)>>> {
-        let named: BTreeSet<ObjectRef> = rows.iter().map(|row| row.object.object).collect();
-        exact.retain(|object, _| named.contains(object));
         let unknown = rows.iter().filter(|row| !exact.contains_key(&row.object.object));
         let reads: Vec<_> = unknown
             .map(|row| {
