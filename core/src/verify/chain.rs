@@ -205,14 +205,11 @@ impl Walk<'_> {
 
     /// Compares a checkpoint with the state, or goes on from it.
     async fn checkpoint(&mut self, name: CheckpointName) -> Result<()> {
-        let what = ObjectName::from(&name).to_string();
-        // Only those that the end of the chain names must still be there: `finish` looks.
-        let Ok(Some(bytes)) = self.store.objects.get(&ObjectName::from(&name)).await else { return Ok(()) };
-        let Ok(view) = checkpoint::decode(&what, &bytes) else { return Ok(()) };
+        let Some((bytes, view)) = self.whole_checkpoint(name).await? else { return Ok(()) };
         match &self.view {
             Some(replayed) if checkpoint::encode(replayed) != bytes => {
                 self.report.damaged(
-                    &what,
+                    ObjectName::from(&name).to_string(),
                     format!("replay up to commit {} gives other bytes", name.at),
                     Vec::new(),
                 );
@@ -231,6 +228,23 @@ impl Walk<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A checkpoint, unless it is gone or damaged: only those that the end of the chain names must be there and whole, and there
+    /// `finish` looks. Read once more before it counts as damaged: a bit may have flipped on its way.
+    async fn whole_checkpoint(&self, name: CheckpointName) -> Result<Option<(Bytes, View)>> {
+        let object = ObjectName::from(&name);
+        for _ in 0..2 {
+            let bytes = match self.store.objects.get(&object).await {
+                Ok(Some(bytes)) => bytes,
+                Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+                Ok(None) | Err(_) => return Ok(None),
+            };
+            if let Ok(view) = checkpoint::decode(&object.to_string(), &bytes) {
+                return Ok(Some((bytes, view)));
+            }
+        }
+        Ok(None)
     }
 
     async fn finish(mut self) -> Result<Known> {

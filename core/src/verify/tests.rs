@@ -78,6 +78,13 @@ async fn a_bit_that_flips_on_its_way_is_no_damage() {
         told += usize::from(!flipped(before, 2).await.damage.is_empty());
     }
     assert!(told > 0, "damage that stays is told");
+    // Replay must begin at a checkpoint: one of two is damaged on its way, twice.
+    log.ledger().strip().await.unwrap();
+    assert_eq!(flipped(0, 2).await.damage, []);
+    let mut other = store.clone();
+    other.objects = other.objects.wrapped(|inner| Arc::new(Faulty::new(inner, &[Fault::Fails; 50])));
+    let error = verify(&other, |_, _| {}).await.unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Retry, "{error}");
 }
 
 #[tokio::test]
