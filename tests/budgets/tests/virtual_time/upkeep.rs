@@ -167,7 +167,7 @@ async fn topics_that_trickle_cost_a_put_each_for_every_merge() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "minutes"]
+#[ignore = "takes minutes: ./test --nightly trickle"]
 async fn ten_thousand_topics_that_trickle() {
     trickle(10_000).await;
 }
