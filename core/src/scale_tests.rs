@@ -343,7 +343,14 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
 
     let limit = [(RETENTION_BYTES.to_owned(), Some((1u64 << 50).to_string()))];
     log.admin().alter_topic("big", None, &limit).await.unwrap();
-    for what in ["retention by size, the first time", "retention by size"] {
+    for (what, merges) in [
+        ("retention by size, the first time", false),
+        ("retention by size", false),
+        ("retention by size, after a merge", true),
+    ] {
+        if merges {
+            assert_eq!(upkeep.merge(true, |_, _| {}).await.unwrap().records, 2);
+        }
         let (overdue, cost) = world.cost(async { upkeep.overdue().await.unwrap() }).await;
         assert_eq!(overdue, Overdue::default());
         costs.push((what, cost));

@@ -106,8 +106,6 @@ impl Upkeep {
         let deleted = self.ask(starts, trim).await?.into_iter().sum();
         if deleted > 0 {
             chain.metrics.record(Metric::RowsTrimmed, deleted);
-            // What they named may be dead now, though nothing was committed.
-            self.memory().clean = None;
         }
         Ok(deleted)
     }
@@ -137,6 +135,8 @@ impl Upkeep {
                     since_ms => since_ms,
                 };
                 if now_ms.saturating_sub(since_ms) >= lag_ms {
+                    // What it names may be dead then, though nothing was committed.
+                    self.memory().clean = None;
                     deleted += u64::from(chain.delete_row(&stored).await?);
                     continue;
                 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures::future::join;
 use tidelog_core::ledger::action::{Action, TrimTo};
 use tidelog_core::upkeep::{Deletion, Reason, Trim};
-use tidelog_core::{Error, UpkeepSettings};
+use tidelog_core::{Error, Upkeep, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED};
-use crate::clock::sleep_ms;
+use crate::clock::{Gate, sleep_ms};
 use crate::process::Process;
 use crate::rng::Rng;
 
@@ -107,19 +107,22 @@ pub async fn rewriter(cast: Arc<Cast>, mut rng: Rng) {
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         // In parts, or in one.
         let part_bytes = rng.pick(&[4_000, 8_000, UpkeepSettings::default().part_bytes]);
-        let upkeep = log.upkeep(UpkeepSettings { part_bytes, ..UpkeepSettings::default() });
-        match gate.ask(upkeep.rewrite(true, |_| {})).await {
-            Some(Ok(rewritten)) => {
-                let outcome = match rewritten.objects {
-                    1.. => "rewritten",
-                    0 => "nothing to do",
-                };
-                cast.world.saw("rewrite", "none", outcome);
-                cast.world.note(&gate.name, || format!("rewrites: {rewritten:?}"));
-            }
-            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
-            None => {}
+        rewrite(&cast, &gate, log.upkeep(UpkeepSettings { part_bytes, ..UpkeepSettings::default() })).await;
+    }
+}
+
+async fn rewrite(cast: &Cast, gate: &Gate, upkeep: Upkeep) {
+    match gate.ask(upkeep.rewrite(true, |_| {})).await {
+        Some(Ok(rewritten)) => {
+            let outcome = match rewritten.objects {
+                1.. => "rewritten",
+                0 => "nothing to do",
+            };
+            cast.world.saw("rewrite", "none", outcome);
+            cast.world.note(&gate.name, || format!("rewrites: {rewritten:?}"));
         }
+        Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
+        None => {}
     }
 }
 
@@ -163,7 +166,7 @@ pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
                 sleep_ms(after_ms).await;
                 gate.freeze(for_ms);
                 if let Some((gate, log)) = other {
-                    gate.ask(log.upkeep(UpkeepSettings::default()).rewrite(true, |_| {})).await;
+                    rewrite(&cast, &gate, log.upkeep(UpkeepSettings::default())).await;
                 }
             }
         };
