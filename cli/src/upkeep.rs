@@ -27,6 +27,8 @@ less. A topic without retention keeps everything. Several runs at once, and kill
 where it is, and is told; all else goes on.
 Where time leaps by more than a day, a trim of more than a quarter of a partition is held for an hour: should a clock
 be wrong, set it, and raise the topic's retention meanwhile.
+The first run of a command looks at all objects there are for what killed writers left and what deleted topics leave, and with
+--every one a day; the others delete what was let go, which they know by name.
 With --every, Ctrl-C or SIGTERM ends it after the run, a second one at once; a store that is away is tried again.
 
   tidelog topic alter app --config retention.ms=604800000
@@ -50,11 +52,12 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     if args.dry_run {
         return dry_run(context, &upkeep).await;
     }
-    let Some(pause) = args.every else { return once(context, &upkeep).await };
+    let Some(pause) = args.every else { return once(context, &upkeep, true).await };
     let env = SystemEnv::shared();
     let mut interrupts = Interrupts::listen(None);
+    let mut first = true;
     while !interrupts.is_told() {
-        match once(context, &upkeep).await {
+        match once(context, &upkeep, std::mem::take(&mut first)).await {
             Err(Failure::Log(error)) if error.kind() == tidelog_core::ErrorKind::Retry => {
                 tell::tell(&format!("{error}: the next run tries again"));
             }
@@ -68,7 +71,8 @@ pub async fn run(context: &Context, args: Args) -> Outcome {
     Ok(())
 }
 
-async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
+/// A run; `whole`: which looks at all objects there are.
+async fn once(context: &Context, upkeep: &Upkeep, whole: bool) -> Outcome {
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::no_length().with_style(
             ProgressStyle::with_template("{spinner} {msg}")
@@ -78,7 +82,7 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
     };
     tell::beside(&bar);
     let mut deleted = 0;
-    let done = upkeep.run(|step| match step {
+    let tell = |step: Step<'_>| match step {
         Step::Merging(done, of) => bar.set_message(format!("{done} of {of} records merged")),
         Step::Rewriting(records) => bar.set_message(format!("{records} records rewritten")),
         Step::Listing(objects) => bar.set_message(format!("{objects} objects looked at")),
@@ -86,8 +90,8 @@ async fn once(context: &Context, upkeep: &Upkeep) -> Outcome {
             deleted += 1;
             bar.set_message(format!("{deleted} objects deleted"));
         }
-    });
-    let done = done.await;
+    };
+    let done = if whole { upkeep.run_whole(tell).await } else { upkeep.run(tell).await };
     bar.finish_and_clear();
     let Run { merged, rewritten, trimmed, held, rows, kept, swept, .. } = done?;
     for damage in merged.damage.iter().chain(&rewritten.damage) {
@@ -235,7 +239,8 @@ fn name(deletion: &Deletion) -> String {
 }
 
 fn deletion_text(deletion: &Deletion) -> String {
-    format!("would delete {} ({}): {}\n", name(deletion), show_bytes(deletion.bytes), why(&deletion.why))
+    let bytes = show_bytes(deletion.bytes.unwrap_or(0));
+    format!("would delete {} ({bytes}): {}\n", name(deletion), why(&deletion.why))
 }
 
 fn deletion_json(deletion: &Deletion) -> Value {
@@ -243,12 +248,16 @@ fn deletion_json(deletion: &Deletion) -> Value {
 }
 
 fn swept_text(verb: &str, swept: &Swept) -> String {
-    let Swept { floor, listed, objects, bytes, more } = swept;
+    let Swept { floor, listed, whole, objects, bytes, more } = swept;
     let more = if *more { "; there are more, for the next run" } else { "" };
-    format!("{verb} {objects} objects ({}) of {listed} looked at, floor {floor}{more}\n", show_bytes(*bytes))
+    let of = match whole {
+        true => format!(" ({}) of {listed} looked at", show_bytes(*bytes)),
+        false => " that were let go".to_owned(),
+    };
+    format!("{verb} {objects} objects{of}, floor {floor}{more}\n")
 }
 
 fn swept_json(swept: &Swept) -> Value {
-    let Swept { floor, listed, objects, bytes, more } = swept;
-    json!({"floor": floor, "listed": listed, "objects": objects, "bytes": bytes, "more": more})
+    let Swept { floor, listed, whole, objects, bytes, more } = swept;
+    json!({"floor": floor, "listed": listed, "whole": whole, "objects": objects, "bytes": bytes, "more": more})
 }

@@ -322,8 +322,12 @@ pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 pub const READ_LAG_MS: u64 = 60 * 60 * 1_000;
 /// How often the first of the processes that lead runs upkeep, ms, on average.
 pub const KEEP_EVERY_MS: u64 = 20_000;
-/// A process that runs upkeep again and again sweeps so often: each sweep lists all there is.
+/// A process that runs upkeep again and again sweeps so often what commits let go, …
 pub const SWEEP_EVERY_MS: i64 = 15 * 60 * 1_000;
+/// … looks at all there is, a request for a thousand objects, for the first time after so long …
+pub const WHOLE_SWEEP_FIRST_MS: i64 = HOUR_MS;
+/// … and then so often.
+pub const WHOLE_SWEEP_EVERY_MS: i64 = 24 * HOUR_MS;
 /// Objects one sweep deletes at most; the next goes on.
 pub const SWEEP_OBJECTS_MAX: usize = 100_000;
 /// Objects one request deletes at most (S3: `DeleteObjects`).

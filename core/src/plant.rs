@@ -73,6 +73,8 @@ pub enum Bug {
     RowDeletedUnasked,
     /// Sweep: objects of a topic that index rows name are taken for orphans.
     RowsIgnoredBySweep,
+    /// Sweep: of the rows of an hour only the first partition's are read.
+    OnePartitionAsked,
     /// Sweep: the index rows are read before the view that is judged by.
     RowsReadBeforeView,
     /// Rewrite: the view does not carry it until its rows are written.
@@ -120,7 +122,7 @@ impl Bug {
     pub const LONG: Bug = Bug::DeadSweptAtOnce;
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 50] = [
+    pub const ALL: [Bug; 51] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -160,6 +162,7 @@ impl Bug {
         Bug::StraddlingRowDeleted,
         Bug::RowDeletedUnasked,
         Bug::RowsIgnoredBySweep,
+        Bug::OnePartitionAsked,
         Bug::RowsReadBeforeView,
         Bug::RewriteNotCarried,
         Bug::OlderRowWins,

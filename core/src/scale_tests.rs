@@ -1,6 +1,6 @@
 //! What each verb costs in requests where there is much of everything, beside what it costs where there is little: flat, but for
-//! the look-up of a time, which is logarithmic, and for what looks at everything (a process's first run of upkeep, and what it first hears of
-//! a limit in bytes; a sweep), which is bounded for each thing it looks at.
+//! the look-up of a time and of the rows of an hour, which are logarithmic, and for what looks at everything (a process's first run of
+//! upkeep, what it first hears of a limit in bytes, its daily look at all objects), which is bounded for each thing it looks at.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +25,7 @@ use crate::segment::{Compression, Span};
 use crate::store::Store as Opened;
 use crate::table::{Item, MemoryTable, SharedTable};
 use crate::topic::{RETENTION_BYTES, RETENTION_MS};
-use crate::upkeep::{Overdue, Upkeep, UpkeepSettings};
+use crate::upkeep::{Overdue, Sweep, Upkeep, UpkeepSettings};
 use crate::{Fetcher, Log, Record, limits};
 
 /// The topic of many slices. It has two partitions, which share its merged segments.
@@ -34,6 +34,9 @@ const BIG: TopicId = TopicId(u128::MAX);
 const ROWS: u64 = 40;
 /// Merged segments of each other topic, a record each.
 const OBJECTS: u64 = 10;
+const FIRST_RUN: &str = "upkeep, a process's first run";
+const WHOLE_SWEEP: &str = "upkeep, idle, its daily look at all";
+const SWEEP: &str = "sweep of what was let go";
 const NOW_MS: i64 = 1_790_000_000_000;
 /// When the first slice of the big topic was appended; each further one a millisecond later.
 const OLDEST_MS: i64 = NOW_MS - 26 * limits::HOUR_MS;
@@ -312,14 +315,12 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
 
     let upkeep = log.upkeep(UpkeepSettings::default());
     let ((), cost) = world.cost(idle(&upkeep)).await;
-    costs.push(("upkeep, a process's first run", cost));
-    let (swept, cost) = world.cost(async { log.upkeep(UpkeepSettings::default()).sweep(|_| {}).await }).await;
-    assert_eq!(swept.unwrap().objects, 0, "all is named");
-    costs.push(("sweep", cost));
+    costs.push((FIRST_RUN, cost));
     let pauses = [
         ("upkeep, idle, seconds later", 20_000),
         ("upkeep, idle, once a sweep is due", limits::SWEEP_EVERY_MS),
-        ("upkeep, idle, an hour later", limits::HOUR_MS),
+        (WHOLE_SWEEP, limits::WHOLE_SWEEP_FIRST_MS),
+        ("upkeep, idle, hours later", 2 * limits::HOUR_MS),
     ];
     for (what, pause_ms) in pauses {
         world.pass(pause_ms);
@@ -369,6 +370,9 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
     let (deleted, cost) = world.cost(async { upkeep.trim_rows().await.unwrap() }).await;
     assert_eq!(deleted, 6);
     costs.push(("their rows, an hour later", cost));
+    let (swept, cost) = world.cost(async { upkeep.sweep(Sweep::LetGo, |_| {}).await.unwrap() }).await;
+    assert_eq!((swept.objects, swept.listed), (7, 4), "their segments, what was merged, and a checkpoint");
+    costs.push((SWEEP, cost));
     costs
 }
 
@@ -448,8 +452,13 @@ async fn what_a_verb_costs_does_not_grow_with_the_log() {
                 let pages = 2 * (LARGE.slices / limits::PAGE_ITEMS as u64 + 3);
                 assert!(table <= 3 + pages && objects == 0, "{what}: {large:?}");
             }
-            "upkeep, a process's first run" | "sweep" => {
-                assert!(table <= 2 * u64::from(LARGE.topics) + 100 && objects <= 3, "{what}: {large:?}");
+            SWEEP => {
+                // Of offsets, where the hour is at the front; then a page of each partition.
+                let halvings = u64::from((LARGE.slices * ROWS).ilog2()) + 1;
+                assert!(table <= 2 * (halvings + 1) + 4 && objects <= 2, "{what}: {large:?}");
+            }
+            FIRST_RUN | WHOLE_SWEEP => {
+                assert!(table <= u64::from(LARGE.topics) + 100 && objects <= 3, "{what}: {large:?}");
             }
             _ if what.starts_with("upkeep, idle") => {
                 assert_eq!(large.requests(), (0, 1), "{what}: {large:?}");

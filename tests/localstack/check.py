@@ -344,8 +344,8 @@ def upkeep():
         time.sleep(1)
     check("the stream wakes upkeep, which merges", bool(merged()), True)
 
-    def run():
-        event = {"source": "aws.events", "detail-type": "Scheduled Event"}
+    def run(**event):
+        event = {"source": "aws.events", "detail-type": "Scheduled Event"} | event
         answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))
         done = json.loads(answer["Payload"].read())
         check("a scheduled run", (answer.get("FunctionError"), done["more"], done["damage"]), (None, False, 0))
@@ -353,7 +353,8 @@ def upkeep():
 
     # What came after the stream's event is a second old by now, too.
     time.sleep(1.2)
-    check("the first of a process sweeps", run()["swept"] is not None, True)
+    swept = run()["swept"]
+    check("the first of a process sweeps what was let go", (swept["whole"], swept["objects"]), (False, 0))
     asked = requests_since(before)
     tell("five requests, merged by the stream and by a scheduled run", asked, 5 * len(LINES))
     # The five ride inside their commits. A merged segment at least; fold, row and `Indexed` of it.
@@ -389,6 +390,22 @@ def upkeep():
     check("is read", sum(fetched("aged").values(), []), ["young"])
     tidelog("topic", "delete-records", "merged", "--before", "end")
     check("nor does the one after that", run()["swept"], None)
+
+    # What was let go today stays until it is an hour old; a checkpoint goes once there are two newer ones.
+    def checkpoints():
+        return {found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET, Prefix="log/ckpt/").get("Contents", [])}
+
+    until = time.monotonic() + 120
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        while len(checkpoints()) < 3 and time.monotonic() < until:
+            # They ride inside their commits; half a mebibyte of those is a checkpoint's worth.
+            answers = pool.map(lambda n: post("merged", f"{n} {'x' * 3_800}".encode()), range(150))
+            check("requests of 3.8 kB", {status for status, _ in answers}, {200})
+            run()
+    before = checkpoints()
+    swept = run(sweep="whole")["swept"]
+    check("a sweep of all there is deletes what it says", (swept["whole"], swept["objects"]), (True, len(before) - 2))
+    check("old checkpoints", sorted(checkpoints()), sorted(before)[-2:])
     check("verify", json.loads(tidelog("verify", "--output", "json"))["damage"], [])
 
 

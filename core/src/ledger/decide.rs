@@ -504,6 +504,10 @@ fn check_fold(view: &View, fold: &Fold) -> Result<()> {
         };
         let first = from.entry((object.topic, range.partition)).or_insert(partition.first_unmerged());
         let ends_a_slice = partition.slices.iter().any(|s| s.end() == range.end);
+        let folded = partition.slices.iter().filter(|s| s.base >= range.base && s.end() <= range.end);
+        if folded.clone().any(|slice| slice.append_ms / limits::HOUR_MS != i64::from(object.hour)) {
+            return Err(Error::invalid("fold", "holds records that were appended in another hour"));
+        }
         if range.base < *first && plant::on(Bug::FoldedTwice) {
             continue;
         }
@@ -533,6 +537,10 @@ fn check_rewrite(view: &View, rewrite: &Rewrite) -> Result<()> {
         if range.object as usize >= rewrite.objects.len() || range.end > indexed_to {
             let reason = format!("{}..{} is not below {indexed_to}", range.base, range.end);
             return Err(Error::invalid("rewrite", reason));
+        }
+        let hour = i64::from(rewrite.objects[range.object as usize].hour);
+        if [range.append_ms.0, range.append_ms.1].iter().any(|ms| ms / limits::HOUR_MS != hour) {
+            return Err(Error::invalid("rewrite", "holds records that were appended in another hour"));
         }
     }
     Ok(())

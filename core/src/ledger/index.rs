@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::action::{L1Object, L1Range};
+use super::action::{L1Object, L1Range, ObjectRef};
 use super::chain::Chain;
 use super::codec::{checksum, read_l1, write_l1};
 use super::wire::{Reader, Writer};
@@ -72,15 +72,15 @@ impl RowPages {
 impl L1Object {
     /// Its name, in the topic called `topic`.
     pub fn name(&self, topic: &str) -> ObjectName {
-        ObjectName::L1 {
-            topic: topic.into(),
-            id: self.topic,
-            hour: self.hour,
-            era: self.object.era,
-            ledger: self.object.ledger,
-            drawn: self.object.drawn,
-            ulid: Ulid(self.object.ulid),
-        }
+        self.object.l1_name(topic, self.topic, self.hour)
+    }
+}
+
+impl ObjectRef {
+    /// Its name as a merged segment of this topic and hour.
+    pub fn l1_name(&self, topic: &str, id: TopicId, hour: u32) -> ObjectName {
+        let Self { era, ledger, drawn, ulid } = *self;
+        ObjectName::L1 { topic: topic.into(), id, hour, era, ledger, drawn, ulid: Ulid(ulid) }
     }
 }
 

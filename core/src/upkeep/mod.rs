@@ -34,13 +34,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub use due::{Due, Unmerged};
 pub use merge::Merged;
 pub use rewrite::Rewritten;
-pub use sweep::{Deletion, Reason, Swept};
+pub use sweep::{Deletion, Reason, Sweep, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim, Why};
 
 use crate::error::{Error, Result};
 use crate::fetch::Loader;
 pub use crate::ledger::Kept;
 use crate::ledger::Ledger;
+use crate::ledger::action::ObjectRef;
 use crate::ledger::view::View;
 use crate::limits;
 use crate::record::{Offset, TopicId};
@@ -83,12 +84,18 @@ pub struct Upkeep {
 /// What a process knows of earlier runs, and so need not look up again. Nothing rests on it: it only saves requests.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The commit and the horizon as of which there was nothing to sweep.
+    /// The commit and the horizon as of which there was nothing to sweep in all there is.
     clean: Option<sweep::Horizon>,
     /// When this run begins nothing more, by the monotonic clock.
     until: Option<Duration>,
     /// When the last sweep was, ms.
     swept_ms: Option<i64>,
+    /// When all there is is to be looked at next, ms.
+    whole_ms: Option<i64>,
+    /// The checkpoint as of which no older ones are left.
+    checkpoint: Option<u64>,
+    /// Objects that were let go and are not deleted yet; merged segments with their hour.
+    let_go: BTreeMap<ObjectRef, Option<rewrite::Hour>>,
     /// What is left to be done about rows below log starts.
     fronts: BTreeMap<(TopicId, u32), rows::Front>,
     /// As of a log start: when the last of the first merged records was appended, ms.
@@ -106,6 +113,25 @@ impl Memory {
         self.ages.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.sizes.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.hours.retain(|(topic, _), _| view.topics.contains_key(topic));
+    }
+
+    /// What a run sweeps now. A time that is further off than it can be was told by a clock that was wrong.
+    fn sweep_due(&mut self, now_ms: i64) -> Option<Sweep> {
+        let whole_ms = *self.whole_ms.get_or_insert(now_ms + limits::WHOLE_SWEEP_FIRST_MS);
+        let waits = |until_ms: i64, pause_ms: i64| (until_ms - pause_ms..until_ms).contains(&now_ms);
+        if !waits(whole_ms, limits::WHOLE_SWEEP_EVERY_MS) {
+            return Some(Sweep::Whole);
+        }
+        let swept =
+            self.swept_ms.is_some_and(|at| waits(at + limits::SWEEP_EVERY_MS, limits::SWEEP_EVERY_MS));
+        (!swept).then_some(Sweep::LetGo)
+    }
+
+    fn sweep_done(&mut self, now_ms: i64, swept: &Swept) {
+        self.swept_ms = (!swept.more).then_some(now_ms);
+        if swept.whole && !swept.more {
+            self.whole_ms = Some(now_ms + limits::WHOLE_SWEEP_EVERY_MS);
+        }
     }
 }
 
@@ -157,11 +183,24 @@ impl Upkeep {
     }
 
     /// All of it: forgets silent producers and groups, trims by retention, merges and rewrites what is due, checkpoints and strips if
-    /// that is due, sweeps (in one process not more often than every quarter of an hour). `tell` hears how it goes on.
+    /// that is due, sweeps (in one process not more often than every quarter of an hour): mostly what was let go, and once a day,
+    /// an hour after the first run of this process, all there is. `tell` hears how it goes on.
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was done is done; the next run goes on.
-    pub async fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
+    pub async fn run(&self, tell: impl FnMut(Step<'_>)) -> Result<Run> {
+        self.run_and_sweep(None, tell).await
+    }
+
+    /// The same, and looks at all there is now, for what [`run`](Self::run) finds once a day.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_whole(&self, tell: impl FnMut(Step<'_>)) -> Result<Run> {
+        self.run_and_sweep(Some(Sweep::Whole), tell).await
+    }
+
+    async fn run_and_sweep(&self, among: Option<Sweep>, mut tell: impl FnMut(Step<'_>)) -> Result<Run> {
         let mut run = Run::default();
         self.begin();
         // One read serves the whole run: whatever was committed since, commits are decided from the newest view.
@@ -173,10 +212,10 @@ impl Upkeep {
         (run.trimmed, run.held) = (overdue.trims, overdue.held);
         run.rows = self.trim_rows().await?;
         self.gather_up(&mut run, &mut tell).await?;
-        let (now_ms, swept_ms) = (self.now_ms(), self.memory().swept_ms);
-        if swept_ms.is_none_or(|at| !(at..at + limits::SWEEP_EVERY_MS).contains(&now_ms)) {
-            let swept = self.sweep_in_view(&mut tell).await?;
-            self.memory().swept_ms = (!swept.more).then_some(now_ms);
+        let now_ms = self.now_ms();
+        if let Some(among) = among.or_else(|| self.memory().sweep_due(now_ms)) {
+            let swept = self.sweep_in_view(among, &mut tell).await?;
+            self.memory().sweep_done(now_ms, &swept);
             run.more |= swept.more;
             run.swept = Some(swept);
         }
@@ -207,6 +246,11 @@ impl Upkeep {
     /// The same, but after `run_max` a run begins nothing more: it says so, and the next one goes on.
     pub fn within(self, run_max: Duration) -> Self {
         Self { run_max: Some(run_max), ..self }
+    }
+
+    /// The same, which knows what this one knows, with other settings.
+    pub fn with_settings(self, settings: UpkeepSettings) -> Self {
+        Self { settings, ..self }
     }
 
     fn begin(&self) {

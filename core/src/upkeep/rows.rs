@@ -7,10 +7,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::Upkeep;
+use super::rewrite::Hour;
+use super::sweep::Sweep;
+use super::{Memory, Upkeep};
 use crate::error::{Error, Result};
-use crate::ledger::action::ObjectRef;
-use crate::ledger::index::{IndexRow, RowPages};
+use crate::ledger::action::{L1Object, ObjectRef};
+use crate::ledger::index::{IndexRow, RowPages, StoredRow};
+use crate::ledger::view::Topic;
 use crate::limits;
 use crate::metrics::Metric;
 use crate::objects::ObjectName;
@@ -28,49 +31,104 @@ pub(super) struct Front {
     pub due_ms: i64,
 }
 
-/// What the rows of topics name, read as somebody asks.
+/// What index rows name, read as somebody asks: of a topic, or of one of its hours.
 pub(super) struct Named<'a> {
     upkeep: &'a Upkeep,
-    /// `None`: some rows of the topic cannot be read, so nobody knows.
-    topics: BTreeMap<TopicId, Option<BTreeSet<ObjectRef>>>,
+    /// Where a sweep looks: whoever asks for all there is reads each topic once.
+    among: Sweep,
+    /// `None`: some of the rows cannot be read, so nobody knows.
+    known: BTreeMap<(TopicId, Option<u32>), Option<BTreeSet<ObjectRef>>>,
 }
 
 impl<'a> Named<'a> {
-    pub fn new(upkeep: &'a Upkeep) -> Self {
-        Self { upkeep, topics: BTreeMap::new() }
+    pub fn new(upkeep: &'a Upkeep, among: Sweep) -> Self {
+        Self { upkeep, among, known: BTreeMap::new() }
     }
 
-    /// Whether a row of the topic names the object, or may.
-    pub async fn holds(&mut self, topic: TopicId, partitions: u32, object: ObjectRef) -> Result<bool> {
-        if !self.topics.contains_key(&topic) {
-            let named = match self.upkeep.named_by_rows(topic, partitions).await {
-                Ok(named) => Some(named),
+    /// Whether a row of the hour names the object, or may.
+    pub async fn holds(&mut self, (topic, hour): Hour, object: ObjectRef) -> Result<bool> {
+        let asked = (topic, (self.among == Sweep::LetGo).then_some(hour));
+        if !self.known.contains_key(&asked) {
+            let named = match self.upkeep.named_by_rows(asked).await {
+                Ok(named) => named,
                 Err(error @ Error::Damaged { .. }) => {
                     tracing::warn!(%error, %topic, "nothing of the topic is swept");
                     None
                 }
                 Err(error) => return Err(error),
             };
-            self.topics.insert(topic, named);
+            self.known.insert(asked, named);
         }
-        Ok(self.topics[&topic].as_ref().is_none_or(|named| named.contains(&object)))
+        Ok(self.known[&asked].as_ref().is_none_or(|named| named.contains(&object)))
+    }
+}
+
+impl Memory {
+    /// A row is deleted that names this.
+    fn note_row(&mut self, L1Object { object, topic, hour, .. }: &L1Object) {
+        self.clean = None;
+        if self.let_go.len() < limits::SWEEP_OBJECTS_MAX {
+            self.let_go.insert(*object, Some((*topic, *hour)));
+        }
     }
 }
 
 impl Upkeep {
-    async fn named_by_rows(&self, topic: TopicId, partitions: u32) -> Result<BTreeSet<ObjectRef>> {
+    /// What the rows of a topic name, or those of one hour. `None`: the topic is gone.
+    pub(super) async fn named_by_rows(
+        &self,
+        (topic, hour): (TopicId, Option<u32>),
+    ) -> Result<Option<BTreeSet<ObjectRef>>> {
         let chain = &self.ledger.chain;
+        let ends = chain.view(|view| {
+            let ends = |topic: &Topic| topic.partitions.iter().map(|p| p.next).collect::<Vec<_>>();
+            view.topics.get(&topic).map(ends)
+        })?;
+        let Some(ends) = ends else { return Ok(None) };
         let (mut named, mut all) = (BTreeSet::new(), Vec::new());
-        for partition in 0..partitions {
-            let mut pages = RowPages::new(topic, partition, 0);
-            while let Some(rows) = chain.next_rows(&mut pages).await? {
-                named.extend(rows.iter().map(|stored| stored.row.object.object));
-                all.extend(rows.into_iter().map(|stored| (stored.row.object, stored.row.range)));
+        for (end, partition) in ends.into_iter().zip(0u32..) {
+            let from = match hour {
+                Some(_) if partition > 0 && plant::on(Bug::OnePartitionAsked) => break,
+                Some(hour) => self.hour_begins((topic, partition), hour, end).await?,
+                None => 0,
+            };
+            let mut pages = RowPages::new(topic, partition, from);
+            'rows: while let Some(rows) = chain.next_rows(&mut pages).await? {
+                for StoredRow { row, .. } in rows {
+                    match hour {
+                        Some(hour) if row.object.hour > hour => break 'rows,
+                        Some(hour) if row.object.hour < hour => continue,
+                        Some(_) => {}
+                        None => all.push((row.object.clone(), row.range)),
+                    }
+                    named.insert(row.object.object);
+                }
             }
         }
         // All rows of a topic are read seldom: see what there is to be rewritten.
         self.memory().note_rows(&all);
-        Ok(named)
+        Ok(Some(named))
+    }
+
+    /// A key that no row of this hour, or of a later one, is before. Bisects: hours of rows do not go back, since a row's is that in
+    /// which its records were appended, whoever wrote it and when.
+    async fn hour_begins(
+        &self,
+        (topic, partition): (TopicId, u32),
+        hour: u32,
+        end: Offset,
+    ) -> Result<Offset> {
+        // All rows before `from` are of earlier hours; the first of the hour is at `to` or before, or the first behind it.
+        let (mut from, mut to) = (0, end);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.ledger.chain.row_at(topic, partition, middle, Consistency::Strong).await? {
+                Some(row) if row.object.hour >= hour => to = row.range.base.max(from),
+                Some(row) => from = row.range.end.max(middle + 1),
+                None => from = middle + 1,
+            }
+        }
+        Ok(from.min(to))
     }
 
     /// Deletes the rows whose records are all below their log start: it notes when it first saw that, and keeps them for
@@ -136,7 +194,7 @@ impl Upkeep {
                 };
                 if now_ms.saturating_sub(since_ms) >= lag_ms {
                     // What it names may be dead then, though nothing was committed.
-                    self.memory().clean = None;
+                    self.memory().note_row(&stored.row.object);
                     deleted += u64::from(chain.delete_row(&stored).await?);
                     continue;
                 }

@@ -1,18 +1,23 @@
 //! Sweep: deletes what no commit names, or will ever name (R2, R3).
 //!
 //! ```text
-//!   list what may be dead ─▶ commit Floor ─▶ a view at or after it ─▶ index rows ─▶ a view ─▶ delete what none of them names
+//!   what may be dead ─▶ commit Floor ─▶ a view at or after it ─▶ index rows ─▶ a view ─▶ delete what none of them names
 //! ```
+//! What may be dead is known by name: commits let it go (the view's dead list), or the last row of it that a run deleted named
+//! it. Only what no commit ever named, what a killed run left, and merged segments of deleted topics must be looked for, by a
+//! listing of all there is ([`Sweep::Whole`]). Both are judged alike.
+//!
 //! An object drawn below the floor that the view behind the floor does not name can never be named: every later commit
 //! refuses it. Merged segments are named by pending folds, then by index rows: those are read after the view, or a fold
 //! that is indexed in between would be in neither; and before another view, whose dead list has what was let go
-//! meanwhile. So neither the listing nor the delete must be young, and a sweeper may be stopped anywhere for any time.
+//! meanwhile. So neither the list nor the delete must be young, and a sweeper may be stopped anywhere for any time.
 //! Clocks only choose the floor and how long the dead are kept; a wrong one makes writers upload again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::rewrite::Hour;
 use super::rows::Named;
-use super::{Step, Upkeep, is_superseded};
+use super::{Memory, Step, Upkeep, is_superseded};
 use crate::error::Result;
 use crate::ledger::action::{Action, Floor, LEDGER, ObjectRef};
 use crate::ledger::view::View;
@@ -22,6 +27,9 @@ use crate::objects::{Half, ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::record::TopicId;
 
+/// What Tidelog puts into a store and a sweep looks at.
+const KINDS: [&str; 3] = ["l0", "topics", "ckpt"];
+
 /// An object that was deleted, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletion {
@@ -29,10 +37,20 @@ pub struct Deletion {
     pub name: ObjectName,
     /// In a folder: the number of the file that a killed put left half-written instead (`name#1`).
     pub half: Option<u32>,
-    /// Its size.
-    pub bytes: u64,
+    /// Its size, if it was listed.
+    pub bytes: Option<u64>,
     /// Why nobody needs it.
     pub why: Reason,
+}
+
+/// Where a sweep looks for what it may delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// What commits let go, and what the rows named that this process deleted; and old checkpoints. Costs nothing where there is
+    /// nothing, however much else there is.
+    LetGo,
+    /// All objects there are. A request for a thousand, and for a thousand rows of each topic that has merged segments.
+    Whole,
 }
 
 /// Why nobody needs an object.
@@ -66,9 +84,11 @@ pub struct Swept {
     pub floor: u64,
     /// Objects looked at.
     pub listed: u64,
+    /// All there is was looked at.
+    pub whole: bool,
     /// Objects deleted.
     pub objects: u64,
-    /// Their bytes.
+    /// Their bytes, as far as they were listed.
     pub bytes: u64,
     /// There is more: the run was long enough.
     pub more: bool,
@@ -94,8 +114,8 @@ struct Needed {
     named: BTreeSet<ObjectRef>,
     checkpoint: u64,
     dead: BTreeMap<ObjectRef, u64>,
-    /// Living topics, with the number of their partitions.
-    topics: BTreeMap<TopicId, u32>,
+    /// Living topics.
+    topics: BTreeSet<TopicId>,
 }
 
 impl Upkeep {
@@ -103,10 +123,11 @@ impl Upkeep {
     pub async fn sweepable(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         self.refresh().await?;
         let (horizon, needed) = self.look()?;
-        let (found, mut swept) = self.list(&needed.at(horizon), |_| {}).await?;
+        let (found, mut swept) = self.list(&KINDS, &needed.at(horizon), |_| {}).await?;
+        (swept.floor, swept.whole) = (needed.floor, true);
         for deletion in &found {
             swept.objects += 1;
-            swept.bytes += deletion.bytes;
+            swept.bytes += deletion.bytes.unwrap_or(0);
             tell(deletion);
         }
         Ok(swept)
@@ -117,34 +138,41 @@ impl Upkeep {
     ///
     /// # Errors
     /// Those of the ledger and of the stores. What was deleted is deleted; the next run goes on.
-    pub async fn sweep(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
+    pub async fn sweep(&self, among: Sweep, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         self.refresh().await?;
         let tell = |step: Step<'_>| {
             if let Step::Deleted(deletion) = step {
                 tell(deletion);
             }
         };
-        self.sweep_in_view(tell).await
+        self.sweep_in_view(among, tell).await
     }
 
-    pub(super) async fn sweep_in_view(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Swept> {
+    pub(super) async fn sweep_in_view(&self, among: Sweep, mut tell: impl FnMut(Step<'_>)) -> Result<Swept> {
         let chain = &self.ledger.chain;
         let (horizon, needed) = self.look()?;
-        if self.memory().clean == Some(horizon) {
-            return Ok(Swept { floor: needed.floor, ..Swept::default() });
-        }
-        let (found, mut swept) = self.list(&needed.at(horizon), |listed| tell(Step::Listing(listed))).await?;
-        let is_orphan = |found: &&Deletion| matches!(found.why, Reason::Orphan { .. } | Reason::HalfWritten);
-        let orphans = found.iter().filter(is_orphan).map(|found| found.bytes).sum();
-        chain.metrics.record(Metric::OrphanBytes, orphans);
+        let (found, mut swept) = match among {
+            Sweep::LetGo => self.let_go(horizon, &needed.at(horizon)).await?,
+            Sweep::Whole if self.memory().clean == Some(horizon) => Default::default(),
+            Sweep::Whole => {
+                let tell = |listed| tell(Step::Listing(listed));
+                let found = self.list(&KINDS, &needed.at(horizon), tell).await?;
+                let is_orphan =
+                    |found: &&Deletion| matches!(found.why, Reason::Orphan { .. } | Reason::HalfWritten);
+                let orphans = found.0.iter().filter(is_orphan).filter_map(|found| found.bytes).sum();
+                chain.metrics.record(Metric::OrphanBytes, orphans);
+                found
+            }
+        };
+        (swept.floor, swept.whole) = (needed.floor, among == Sweep::Whole);
         if found.is_empty() {
-            self.memory().clean = Some(horizon);
+            self.memory().note_swept(&swept, horizon, true);
             return Ok(swept);
         }
         // What is read before the floor may be named in between (plant: it is trusted all the same).
         let mut needed = needed.at(horizon);
         let dead = std::mem::take(&mut needed.dead);
-        let mut early = Named::new(self);
+        let mut early = Named::new(self, among);
         if plant::on(Bug::RowsReadBeforeView) {
             self.unnamed(found.clone(), &needed, &mut early).await?;
         }
@@ -159,22 +187,50 @@ impl Upkeep {
             needed = needed.at(horizon);
         }
         swept.floor = needed.floor;
+        let looked_at: Vec<ObjectRef> = found.iter().filter_map(|found| reference(&found.name)).collect();
         let judge = |found: Deletion| needed.judge(found.name, found.half, found.bytes, &dead);
         let found: Vec<Deletion> = found.into_iter().filter_map(judge).collect();
         let found = self.unnamed(found, &needed, &mut early).await?;
+        // What is needed all the same is let go by a later commit, or by the last row that names it.
+        let dying: BTreeSet<ObjectRef> = found.iter().filter_map(|found| reference(&found.name)).collect();
+        self.memory().forget(looked_at.into_iter().filter(|object| !dying.contains(object)));
         for batch in found.chunks(limits::DELETES_PER_REQUEST) {
             if self.is_late() {
                 swept.more = true;
                 return Ok(swept);
             }
             self.delete(batch).await?;
-            let bytes: u64 = batch.iter().map(|deletion| deletion.bytes).sum();
+            self.memory().forget(batch.iter().filter_map(|deletion| reference(&deletion.name)));
+            let bytes: u64 = batch.iter().filter_map(|deletion| deletion.bytes).sum();
             (swept.objects, swept.bytes) = (swept.objects + batch.len() as u64, swept.bytes + bytes);
             chain.metrics.record(Metric::ObjectsSwept, batch.len() as u64);
             chain.metrics.record(Metric::BytesSwept, bytes);
             batch.iter().for_each(|deletion| tell(Step::Deleted(deletion)));
         }
+        self.memory().note_swept(&swept, horizon, false);
         Ok(swept)
+    }
+
+    /// What was let go, by name, and old checkpoints, where there is a new one. Of a topic that was deleted meanwhile nobody knows
+    /// the names; and what is drawn at the floor or later waits for the next run.
+    async fn let_go(&self, horizon: Horizon, needed: &Needed) -> Result<(Vec<Deletion>, Swept)> {
+        let names: Vec<ObjectName> = self.ledger.chain.view(|view| {
+            let mut memory = self.memory();
+            let dead = view.dead.iter().filter(|dead| dead.slot < horizon.forget);
+            memory.let_go.extend(dead.map(|dead| (dead.object, dead.l1)));
+            memory.let_go.retain(|_, hour| hour.is_none_or(|(topic, _)| view.topics.contains_key(&topic)));
+            let name = |(object, hour): (&ObjectRef, &Option<Hour>)| match hour {
+                None => Some(ObjectName::from(object)),
+                Some((topic, hour)) => Some(object.l1_name(&view.topics.get(topic)?.name, *topic, *hour)),
+            };
+            memory.let_go.iter().filter_map(name).collect()
+        })?;
+        let (mut found, mut swept) = (Vec::new(), Swept::default());
+        if self.memory().checkpoint != Some(horizon.checkpoint) {
+            (found, swept) = self.list(&KINDS[2..], needed, |_| {}).await?;
+        }
+        found.extend(names.into_iter().filter_map(|name| needed.judge(name, None, None, &needed.dead)));
+        Ok((found, swept))
     }
 
     /// Those that no index row names and, where there are merged segments, no view after the rows were read.
@@ -187,9 +243,9 @@ impl Upkeep {
         let mut left = Vec::with_capacity(found.len());
         let mut merged = false;
         for deletion in found {
-            if let Some((topic, partitions, object)) = needed.asks_rows(&deletion) {
+            if let Some((hour, object)) = needed.asks_rows(&deletion) {
                 merged = true;
-                if named.holds(topic, partitions, object).await? {
+                if named.holds(hour, object).await? {
                     continue;
                 }
             }
@@ -211,7 +267,7 @@ impl Upkeep {
     async fn delete(&self, batch: &[Deletion]) -> Result<()> {
         let (mut names, mut halves, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for Deletion { name, half, bytes, why } in batch {
-            if *why == Reason::TopicDeleted && half.is_none() {
+            if let (Reason::TopicDeleted, None, Some(bytes)) = (why, half, bytes) {
                 self.drop_rows(name, *bytes).await?;
             }
             match half {
@@ -248,12 +304,17 @@ impl Upkeep {
         chain.view(|view| (horizon(view, sweep_ms, read_ms), Needed::of(view, chain.era)))
     }
 
-    /// Objects that are not needed, and how many were looked at, which `tell` hears of now and then.
-    async fn list(&self, needed: &Needed, mut tell: impl FnMut(u64)) -> Result<(Vec<Deletion>, Swept)> {
+    /// Objects of these kinds that are not needed, and how many were looked at, which `tell` hears of now and then.
+    async fn list(
+        &self,
+        kinds: &[&str],
+        needed: &Needed,
+        mut tell: impl FnMut(u64),
+    ) -> Result<(Vec<Deletion>, Swept)> {
         let objects = &self.ledger.chain.objects;
-        let (mut found, mut swept) = (Vec::new(), Swept { floor: needed.floor, ..Swept::default() });
-        let mut named = Named::new(self);
-        for kind in ["l0", "topics", "ckpt"] {
+        let (mut found, mut swept) = (Vec::new(), Swept::default());
+        let mut named = Named::new(self, Sweep::Whole);
+        for kind in kinds {
             let mut listed = objects.list(kind);
             while let Some((path, bytes)) = objects.next(&mut listed).await? {
                 swept.listed += 1;
@@ -262,9 +323,9 @@ impl Upkeep {
                 }
                 // What is not a name of ours is not ours to delete.
                 let Ok(name) = path.parse::<ObjectName>() else { continue };
-                let Some(deletion) = needed.judge(name, None, bytes, &needed.dead) else { continue };
-                if let Some((topic, partitions, object)) = needed.asks_rows(&deletion)
-                    && named.holds(topic, partitions, object).await?
+                let Some(deletion) = needed.judge(name, None, Some(bytes), &needed.dead) else { continue };
+                if let Some((hour, object)) = needed.asks_rows(&deletion)
+                    && named.holds(hour, object).await?
                 {
                     continue;
                 }
@@ -276,10 +337,31 @@ impl Upkeep {
             }
             for (half, bytes) in objects.halves(kind).await? {
                 swept.listed += 1;
-                found.extend(needed.judge(half.name, Some(half.number), bytes, &needed.dead));
+                found.extend(needed.judge(half.name, Some(half.number), Some(bytes), &needed.dead));
             }
         }
         Ok((found, swept))
+    }
+}
+
+impl Memory {
+    /// These are gone, or needed.
+    fn forget(&mut self, objects: impl Iterator<Item = ObjectRef>) {
+        for object in objects {
+            self.let_go.remove(&object);
+        }
+    }
+
+    /// A sweep looked at all that it was to look at, and `is_clean`: found nothing.
+    fn note_swept(&mut self, swept: &Swept, horizon: Horizon, is_clean: bool) {
+        if swept.more {
+            return;
+        }
+        self.checkpoint = Some(horizon.checkpoint);
+        if swept.whole {
+            self.clean = is_clean.then_some(horizon);
+            self.let_go.retain(|object, _| object.drawn >= horizon.floor);
+        }
     }
 }
 
@@ -327,7 +409,7 @@ impl Needed {
         let mut named: BTreeSet<ObjectRef> = view.objects.keys().copied().collect();
         named.extend(view.pending.values().flat_map(|pending| &pending.objects).map(|l1| l1.object));
         named.extend(dead.keys().copied());
-        let topics = view.topics.iter().map(|(id, topic)| (*id, topic.partitions.len() as u32)).collect();
+        let topics = view.topics.keys().copied().collect();
         Self { era, floor: view.floor, named, checkpoint: kept_checkpoint(view), dead, topics }
     }
 
@@ -340,14 +422,14 @@ impl Needed {
         Self { era: self.era, floor, named, checkpoint, dead, topics }
     }
 
-    /// Whether the index rows of a living topic decide, and of which.
-    fn asks_rows(&self, deletion: &Deletion) -> Option<(TopicId, u32, ObjectRef)> {
-        let ObjectName::L1 { id, .. } = &deletion.name else { return None };
-        // Of a half nothing names it.
-        if deletion.half.is_some() || plant::on(Bug::RowsIgnoredBySweep) {
+    /// Whether the index rows of a living topic decide, and of which hour.
+    fn asks_rows(&self, deletion: &Deletion) -> Option<(Hour, ObjectRef)> {
+        let ObjectName::L1 { id, hour, .. } = &deletion.name else { return None };
+        // A half is named by nothing.
+        if deletion.half.is_some() || !self.topics.contains(id) || plant::on(Bug::RowsIgnoredBySweep) {
             return None;
         }
-        Some((*id, *self.topics.get(id)?, reference(&deletion.name)?))
+        Some(((*id, *hour), reference(&deletion.name)?))
     }
 
     /// Why an object is not needed, as far as the view knows; `None`: it is, or nobody knows.
@@ -355,7 +437,7 @@ impl Needed {
         &self,
         name: ObjectName,
         half: Option<u32>,
-        bytes: u64,
+        bytes: Option<u64>,
         dead: &BTreeMap<ObjectRef, u64>,
     ) -> Option<Deletion> {
         let ours =
@@ -368,7 +450,7 @@ impl Needed {
                     return None;
                 }
                 let deleted = match &name {
-                    ObjectName::L1 { id, .. } => !self.topics.contains_key(id),
+                    ObjectName::L1 { id, .. } => !self.topics.contains(id),
                     _ => false,
                 };
                 match (half, dead.get(&object)) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! in    {"Records": [{"eventSource": "aws:dynamodb", …}, …]}      the table's stream: something was appended
-//!       {"source": "aws.events", …}                               a schedule: everything
+//!       {"source": "aws.events", …}                               a schedule: everything, by name
+//!       {"source": "aws.events", "sweep": "whole"}                another: that, and a look at all objects there are
 //! out   what was done, as JSON; an error ends the invocation as failed, so that the stream's events come again
 //! ```
 
@@ -14,6 +15,8 @@ use tidelog_functions::{Deadline, Problem, Request, Response};
 pub const STREAM: &str = "/stream";
 /// The path of one that a schedule's becomes.
 pub const SCHEDULE: &str = "/schedule";
+/// … and of one whose sweep looks at all there is.
+pub const WHOLE: &str = "/schedule/whole";
 
 #[derive(Deserialize)]
 struct Event {
@@ -21,6 +24,8 @@ struct Event {
     records: Vec<Record>,
     #[serde(default)]
     source: Option<String>,
+    #[serde(default)]
+    sweep: Option<String>,
 }
 
 /// What is in a record does not matter: the ledger says what there is.
@@ -41,7 +46,11 @@ pub fn request(event: &str, deadline: Deadline) -> Result<Request, Problem> {
     };
     let event: Event = serde_json::from_str(event).map_err(|error| refused(error.to_string()))?;
     let path = match (&event.records[..], event.source.as_deref()) {
-        ([], Some("aws.events")) => SCHEDULE,
+        ([], Some("aws.events")) => match event.sweep.as_deref() {
+            None => SCHEDULE,
+            Some("whole") => WHOLE,
+            Some(other) => return Err(refused(format!("`sweep` is {other:?}, and can only be \"whole\""))),
+        },
         ([], other) => return Err(refused(format!("without records, from {:?}", other.unwrap_or_default()))),
         (records, _) => match records.iter().find(|record| record.source != "aws:dynamodb") {
             Some(record) => return Err(refused(format!("a record from {:?}", record.source))),
@@ -84,6 +93,7 @@ mod tests {
         assert_eq!(read(json!({"Records": [record, record]})).unwrap().path, STREAM);
         let scheduled = json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}});
         assert_eq!(read(scheduled).unwrap().path, SCHEDULE);
+        assert_eq!(read(json!({"source": "aws.events", "sweep": "whole"})).unwrap().path, WHOLE);
         let queue = json!({"eventSource": "aws:sqs"});
         for other in [
             json!({}),
@@ -94,6 +104,9 @@ mod tests {
             json!({"Records": [{}]}),
             json!({"Records": "many"}),
             json!({"source": "somebody"}),
+            json!({"source": "somebody", "sweep": "whole"}),
+            json!({"source": "aws.events", "sweep": "half"}),
+            json!({"source": "aws.events", "sweep": true}),
         ] {
             let problem = read(other.clone()).unwrap_err();
             assert_eq!((problem.status, problem.code), (400, "not_an_upkeep_event"), "{other}");

@@ -4,7 +4,8 @@
 //! | event | what is done |
 //! |---|---|
 //! | of the stream | what appends make due: merge, rewrite, checkpoint, strip |
-//! | of the schedule | that, and what looks at all there is: retention, sweep; producers and groups that fell silent |
+//! | of the schedule | that, and retention, sweep of what was let go; producers and groups that fell silent |
+//! | of the other schedule | that, and its sweep looks at all objects there are: for what killed runs left, and deleted topics |
 //!
 //! A run begins nothing more after half of its time, and says that there is more; the next event goes on. Several at once
 //! do no harm, nor does one that is killed. Nothing depends on an event that is lost: the schedule comes again.
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
-use tidelog_core::upkeep::Run;
+use tidelog_core::upkeep::{Run, Swept};
 use tidelog_core::{Log, Upkeep, UpkeepSettings};
 use tidelog_functions::{Problem, Request, Response, Service};
 
@@ -36,6 +37,7 @@ impl Keeper {
         let upkeep = self.upkeep.clone().within(time);
         let run = match request.path.as_str() {
             event::SCHEDULE => upkeep.run(|_| {}).await?,
+            event::WHOLE => upkeep.run_whole(|_| {}).await?,
             _ => upkeep.run_after_appends(|_| {}).await?,
         };
         for damage in run.merged.damage.iter().chain(&run.rewritten.damage) {
@@ -66,7 +68,9 @@ fn told(run: &Run) -> Value {
         "damage": merged.damage.len() + rewritten.damage.len(),
         "trimmed": trimmed.len(), "held": held.len(), "rows_deleted": rows,
         "checkpoint": kept.checkpoint, "stripped": kept.stripped,
-        "swept": swept.map(|swept| json!({"objects": swept.objects, "bytes": swept.bytes, "floor": swept.floor})),
+        "swept": swept.map(|Swept { floor, whole, objects, bytes, .. }| {
+            json!({"whole": whole, "objects": objects, "bytes": bytes, "floor": floor})
+        }),
         "more": more,
     })
 }

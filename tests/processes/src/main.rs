@@ -22,6 +22,7 @@ use tidelog_core::ledger::Settings;
 use tidelog_core::ledger::action::{IdentityKind, ProducerKey};
 use tidelog_core::store::{Store, StoreUrl};
 use tidelog_core::table::{Consistency, Item, Page, Put, SharedTable, Table, TableResult};
+use tidelog_core::upkeep::Sweep;
 use tidelog_core::{Error, ErrorKind, Log, Message, Record, UpkeepSettings};
 
 /// Waits a random time between the decision and the put, so that others get the slot.
@@ -187,7 +188,8 @@ async fn upkeep(args: &[String]) -> tidelog_core::Result<()> {
     let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 3_000, part_bytes: 2_000 });
     loop {
         let done = async {
-            upkeep.run(|_| {}).await?;
+            upkeep.run_whole(|_| {}).await?;
+            upkeep.sweep(Sweep::LetGo, |_| {}).await?;
             // Hours that are not over, too: none is while a test runs.
             upkeep.rewrite(true, |_| {}).await
         };

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tidelog_core::objects::ObjectName;
+use tidelog_core::upkeep::Sweep;
 use tidelog_core::{Log, Position, UpkeepSettings};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_tidelog-processes");
@@ -189,7 +190,7 @@ async fn upkeep_killed_at_any_moment_takes_nothing_that_should_stay() {
     // Everything that nobody needs goes in the end.
     tokio::time::sleep(Duration::from_millis(50)).await;
     for _ in 0..3 {
-        upkeep.sweep(|_| {}).await.unwrap();
+        upkeep.sweep(Sweep::Whole, |_| {}).await.unwrap();
     }
     let named = |view: &tidelog_core::ledger::view::View| {
         let named = view.objects.keys().map(|object| ObjectName::from(object).to_string());
@@ -301,7 +302,7 @@ async fn merge_killed_at_any_moment_loses_nothing_and_doubles_nothing() {
     log.admin().delete_topic("t").await.unwrap();
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        upkeep.sweep(|_| {}).await.unwrap();
+        upkeep.sweep(Sweep::Whole, |_| {}).await.unwrap();
     }
     assert_eq!(objects_in(&store, &["l0", "topics"]), BTreeSet::new(), "nothing is left");
 }

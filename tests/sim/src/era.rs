@@ -7,6 +7,7 @@ use futures::future::{join, join_all};
 use tidelog_core::objects::Objects;
 use tidelog_core::restore::{Options, Step, restore};
 use tidelog_core::store::{Place, Store, StoreUrl};
+use tidelog_core::upkeep::Sweep;
 use tidelog_core::{Error, ErrorKind, UpkeepSettings};
 
 use crate::cast::{Cast, TOPIC};
@@ -126,7 +127,7 @@ pub async fn old_sweeper(cast: Arc<Cast>, mut rng: Rng, process: Arc<Process>) {
         offset += 1;
         let swept = async {
             log.admin().store_offsets("old", TOPIC, &[(0, Some(offset))]).await?;
-            upkeep.sweep(|_| {}).await
+            upkeep.sweep(Sweep::Whole, |_| {}).await
         };
         match gate.ask(swept).await {
             Some(Ok(_)) => cast.world.saw("sweep", "none", "by the old era"),

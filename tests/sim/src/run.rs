@@ -11,6 +11,7 @@ use tidelog_core::ledger::action::IdentityKind;
 use tidelog_core::ledger::checkpoint;
 use tidelog_core::plant::{self, Bug};
 use tidelog_core::topic::{COMPRESSION_TYPE, MESSAGE_TIMESTAMP_TYPE, RETENTION_MS};
+use tidelog_core::upkeep::Sweep;
 use tidelog_core::{Error, Log, Position, Record, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED, TOPIC};
@@ -313,7 +314,7 @@ async fn sweep_all(cast: &Arc<Cast>, log: &Log) {
             log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
         let swept = async {
             upkeep.trim_rows().await?;
-            upkeep.sweep(|_| {}).await
+            upkeep.sweep(Sweep::Whole, |_| {}).await
         };
         if let Err(error) = swept.await {
             return cast.oracle().violation(format!("healed, upkeep does not sweep: {error}"));
@@ -335,7 +336,7 @@ async fn drain(cast: &Arc<Cast>, log: &Log) {
         for _ in 0..3 {
             let upkeep =
                 log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
-            upkeep.run(|_| {}).await?;
+            upkeep.run_whole(|_| {}).await?;
         }
         Ok::<_, Error>(())
     };

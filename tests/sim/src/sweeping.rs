@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures::future::join;
 use tidelog_core::ledger::action::{Action, TrimTo};
-use tidelog_core::upkeep::{Deletion, Reason, Trim};
+use tidelog_core::objects::ObjectName;
+use tidelog_core::upkeep::{Deletion, Reason, Sweep, Trim};
 use tidelog_core::{Error, Upkeep, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED};
@@ -175,33 +176,44 @@ pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
             Some(Ok(_)) => cast.world.saw("trim", "none", "rows deleted"),
             Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
         }
+        // What these rows named, and what is dead.
+        sweep(&cast, &gate, &upkeep.with_settings(sweeps(0)), Sweep::LetGo).await;
     }
 }
 
-/// Sweeps, in any process; two of them at once. Without the lag of a real sweep: the floor alone must be enough. What died
-/// is kept for longer than any freeze.
+/// Without the lag of a real sweep: the floor alone must be enough. What died is kept for longer than any freeze.
+fn sweeps(sweep_lag_ms: u64) -> UpkeepSettings {
+    UpkeepSettings { sweep_lag_ms, read_lag_ms: 300_000, ..UpkeepSettings::default() }
+}
+
+/// Sweeps all there is, in any process; two of them at once.
 pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
-    let read_lag_ms = 300_000;
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(300, 6_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let sweep_lag_ms = rng.pick(&[0, 0, 1_000, 20_000]);
-        let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms, read_lag_ms, ..UpkeepSettings::default() });
-        let tell = |deletion: &Deletion| {
-            cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
-            let kind = match deletion.why {
-                Reason::Dead { .. } => "deleted, dead",
-                Reason::Orphan { .. } => "deleted, orphan",
-                Reason::OldCheckpoint { .. } => "deleted, checkpoint",
-                Reason::HalfWritten => "deleted, half-written",
-                Reason::TopicDeleted => "deleted, of a deleted topic",
-            };
-            cast.world.saw("sweep", "none", kind);
+        let upkeep = log.upkeep(sweeps(rng.pick(&[0, 0, 1_000, 20_000])));
+        sweep(&cast, &gate, &upkeep, Sweep::Whole).await;
+    }
+}
+
+async fn sweep(cast: &Cast, gate: &Gate, upkeep: &Upkeep, among: Sweep) {
+    let tell = |deletion: &Deletion| {
+        cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
+        let kind = match (among, &deletion.name, deletion.why) {
+            (Sweep::LetGo, ObjectName::L0 { .. }, _) => "deleted by name, not merged",
+            (Sweep::LetGo, ObjectName::L1 { .. }, Reason::Dead { .. }) => "deleted by name, rewritten",
+            (Sweep::LetGo, ObjectName::L1 { .. }, _) => "deleted by name, trimmed",
+            (_, _, Reason::Dead { .. }) => "deleted, dead",
+            (_, _, Reason::Orphan { .. }) => "deleted, orphan",
+            (_, _, Reason::OldCheckpoint { .. }) => "deleted, checkpoint",
+            (_, _, Reason::HalfWritten) => "deleted, half-written",
+            (_, _, Reason::TopicDeleted) => "deleted, of a deleted topic",
         };
-        match gate.ask(upkeep.sweep(tell)).await {
-            Some(Ok(_)) | None => {}
-            Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
-        }
+        cast.world.saw("sweep", "none", kind);
+    };
+    match gate.ask(upkeep.sweep(among, tell)).await {
+        Some(Ok(_)) | None => {}
+        Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
     }
 }
 

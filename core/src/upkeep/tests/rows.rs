@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::objects::tests::{Fault, Faulty};
 
@@ -62,6 +64,116 @@ async fn merged_segments_stay_while_a_row_names_them() {
     assert_eq!(left, others);
 }
 
+/// What a commit let go, and what the rows named that were deleted, goes without a listing; what else names it keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_let_go_is_deleted_by_name() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    world.clock.pass(HOUR - world.clock.now_ms() % HOUR);
+    let mut hours = Vec::new();
+    for _ in 0..3 {
+        for partition in [0, 1] {
+            world.flush(partition).await;
+            world.merge().await;
+        }
+        assert_eq!(world.upkeep().rewrite(true, |_| {}).await.unwrap().objects, 1);
+        hours.extend(world.merged().await.pop());
+        world.clock.pass(HOUR);
+    }
+    let orphans = [l0(0, 0, 1), l1("t", id, 3, 1)];
+    for path in &orphans {
+        world.put(path).await;
+    }
+    let upkeep = world.upkeep();
+    let sweep = async |upkeep: &Upkeep| {
+        let (mut deleted, before) = (Vec::new(), world.counts.counts());
+        let swept =
+            upkeep.sweep(Sweep::LetGo, |deletion| deleted.push(deletion.name.to_string())).await.unwrap();
+        assert_eq!((swept.whole, swept.objects), (false, deleted.len() as u64));
+        deleted.sort();
+        (deleted, world.counts.counts().since(&before).lists)
+    };
+    // Six small segments were merged and those rewritten two by two; the last hour's are kept for an hour yet.
+    let (deleted, lists) = sweep(&upkeep).await;
+    let count = |kind: &str| deleted.iter().filter(|name| name.starts_with(kind)).count();
+    assert_eq!((deleted.len(), count("l0/"), count("topics/")), (12, 6, 6), "{deleted:?}");
+    assert_eq!(lists, 1, "of checkpoints");
+    assert_eq!(world.merged().await.len(), 3 + 1, "and the orphan");
+    assert_eq!(all(&world, 1).await.len(), 30);
+    // A large segment that another partition still needs.
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "an hour for readers");
+    world.clock.pass(HOUR);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 3);
+    assert_eq!(sweep(&upkeep).await, (vec![], 0));
+    assert_eq!(all(&world, 1).await.len(), 30);
+    world.log.admin().delete_records("t", Some(&[1]), Position::Offset(20)).await.unwrap();
+    upkeep.trim_rows().await.unwrap();
+    world.clock.pass(HOUR);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 2);
+    // Out of time behind the floor: the next run still knows what it was about to delete.
+    let hurried = upkeep.clone().within(Duration::ZERO);
+    hurried.begin();
+    let swept = hurried.sweep(Sweep::LetGo, |_| {}).await.unwrap();
+    assert_eq!((swept.objects, swept.more), (0, true));
+    upkeep.begin();
+    assert_eq!(sweep(&upkeep).await, (hours[..2].to_vec(), 0));
+    assert_eq!(sweep(&upkeep).await, (vec![], 0));
+    assert_eq!(all(&world, 1).await.len(), 10);
+    assert_eq!(world.verify().await.damage, []);
+    // What nothing ever named is found by whoever looks at all there is.
+    assert_eq!(world.sweep().await.1.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), orphans);
+}
+
+/// R3: the rows of an hour, without those of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_an_hour_are_found_among_all() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    world.clock.pass(HOUR - world.clock.now_ms() % HOUR);
+    let first = u32::try_from(world.clock.now_ms() / HOUR).unwrap();
+    // Hours of none, of one and of more segments, which some are rewritten of, and partition 1 has not all of them.
+    for (hour, segments) in [1, 3, 0, 2, 1, 0, 0, 4, 1, 2].into_iter().enumerate() {
+        for _ in 0..segments {
+            world.flush(0).await;
+            if hour % 3 == 0 {
+                world.flush(1).await;
+            }
+            world.merge().await;
+        }
+        if hour == 3 || hour == 7 {
+            assert!(world.upkeep().rewrite(true, |_| {}).await.unwrap().objects > 0);
+        }
+        world.clock.pass(HOUR);
+    }
+    let upkeep = world.upkeep();
+    for log_start in [0, 35, 1_000] {
+        let end = world.log.fetcher().watermarks("t", 0).await.unwrap().1;
+        let to = Position::Offset(end.min(log_start));
+        world.log.admin().delete_records("t", Some(&[0]), to).await.unwrap();
+        upkeep.trim_rows().await.unwrap();
+        world.clock.pass(HOUR + SECOND);
+        upkeep.trim_rows().await.unwrap();
+        let mut found = BTreeSet::new();
+        for hour in first - 1..first + 12 {
+            let mut wanted = BTreeSet::new();
+            for partition in [0, 1] {
+                let mut pages = RowPages::new(id, partition, 0);
+                while let Some(rows) = upkeep.ledger.chain.next_rows(&mut pages).await.unwrap() {
+                    let of_hour = rows.into_iter().filter(|stored| stored.row.object.hour == hour);
+                    wanted.extend(of_hour.map(|stored| stored.row.object.object));
+                }
+            }
+            let named = upkeep.named_by_rows((id, Some(hour))).await.unwrap().unwrap();
+            assert_eq!(named, wanted, "hour {hour}");
+            found.extend(wanted);
+        }
+        assert_eq!(Some(found), upkeep.named_by_rows((id, None)).await.unwrap());
+    }
+    world.log.admin().delete_topic("t").await.unwrap();
+    assert_eq!(upkeep.named_by_rows((id, Some(first))).await.unwrap(), None, "nobody knows");
+}
+
 /// No CRC is known of the end of a file whose topic is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_deleted_topic_go_though_a_bit_flips_on_the_way() {
@@ -75,7 +187,7 @@ async fn rows_of_a_deleted_topic_go_though_a_bit_flips_on_the_way() {
     let mut store = world.log.store().clone();
     store.objects = store.objects.wrapped(|inner| Arc::new(Faulty::new(inner, &[Fault::Flipped])));
     let other = Log::with_store(store, world.clock.clone(), true, Settings::default()).await.unwrap();
-    other.upkeep(UpkeepSettings::default()).sweep(|_| {}).await.unwrap();
+    other.upkeep(UpkeepSettings::default()).sweep(Sweep::Whole, |_| {}).await.unwrap();
     assert_eq!((world.merged().await, world.index(id, 0).await), (Vec::new(), 0));
 }
 
@@ -90,7 +202,7 @@ async fn a_folder_keeps_no_folder_of_a_deleted_topic() {
     let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, ..UpkeepSettings::default() });
     upkeep.merge(true, |_, _| {}).await.unwrap();
     log.admin().delete_topic("t").await.unwrap();
-    assert_eq!(upkeep.sweep(|_| {}).await.unwrap().objects, 1);
+    assert_eq!(upkeep.sweep(Sweep::Whole, |_| {}).await.unwrap().objects, 1);
     let left = |topic: &str| std::fs::read_dir(folder.path().join("topics").join(topic)).unwrap().count();
     assert_eq!((left("t"), left("u")), (0, 1));
 }
