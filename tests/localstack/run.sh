@@ -12,7 +12,8 @@ stack() { python3 localstack/stack.py --name localstack-test "$@"; }
 trap 'stack down' EXIT
 stack down
 # The check invokes upkeep itself: a schedule that comes between would make it count wrongly.
-up=(up --output json --parameter "UpkeepSchedule=cron(0 0 1 1 ? 2090)")
+never="cron(0 0 1 1 ? 2090)"
+up=(up --output json --parameter "UpkeepSchedule=$never" --parameter "WholeSweepSchedule=$never")
 state=$(stack "${up[@]}" --port 0)
 pid=$(python3 -c 'import json; print(json.load(open(".emu/localstack-test/state.json"))["pid"])')
 

@@ -277,6 +277,8 @@ pub struct TrimTo {
     pub partition: u32,
     /// New log start.
     pub log_start: Offset,
+    /// When the last of the first slice or merged range from there on was appended, ms; 0: nobody looked.
+    pub oldest_ms: i64,
 }
 
 /// Names a new checkpoint.

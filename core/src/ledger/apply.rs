@@ -184,6 +184,9 @@ impl View {
             return self
                 .wrong(format!("slice base {}, next {next}, {rows} rows, group {}", body.base, body.group));
         };
+        if partition.log_start == partition.next {
+            partition.oldest_ms = append_ms;
+        }
         let mut base = body.base;
         for batch in &body.batches {
             if let Some(identity) = &batch.identity {
@@ -272,6 +275,7 @@ impl View {
             return self.wrong(why);
         }
         partition.log_start = trim.log_start;
+        partition.oldest_ms = partition.oldest_ms.max(trim.oldest_ms);
         let mut gone = Vec::new();
         // One that reaches over the log start stays.
         let is_gone = |s: &Slice| match plant::on(Bug::StraddlingSliceDropped) {

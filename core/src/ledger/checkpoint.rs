@@ -6,6 +6,7 @@
 //! ```text
 //! u8 version = 1 · slot · 16 id · time_ms · store · level · 2 × option(checkpoint) · floor
 //! list of segments · list of topics (· list of partitions (· slices · producers)) · leaders · groups · pending · dead
+//! (· times of oldest records, if there are any)
 //! 8 checksum = xxh3-64 of all before it
 //! ```
 
@@ -76,8 +77,24 @@ pub fn encode(view: &View) -> Bytes {
         out.uint(dead.slot);
         out.uint(dead.time_ms as u64);
     });
+    let oldest = oldest(view);
+    if !oldest.is_empty() {
+        out.list(oldest.iter(), |out, ((topic, partition), ms)| {
+            out.u128(topic.0);
+            out.uint(u64::from(*partition));
+            out.uint(*ms as u64);
+        });
+    }
     out.u64(checksum(out.as_slice()));
     out.into_bytes()
+}
+
+/// What is known of when the oldest records of partitions were appended, ms.
+fn oldest(view: &View) -> BTreeMap<(TopicId, u32), i64> {
+    let all = view.topics.iter().flat_map(|(id, topic)| {
+        topic.partitions.iter().zip(0u32..).map(|(partition, number)| ((*id, number), partition.oldest_ms))
+    });
+    all.filter(|(_, ms)| *ms != 0).collect()
 }
 
 /// The view that `bytes` hold; `what` names them in errors.
@@ -145,7 +162,26 @@ fn read_view(from: &mut Reader<'_>) -> Result<View> {
             time_ms: from.small()?,
         })
     })?;
+    if from.left() > 0 {
+        read_oldest(&mut view, from)?;
+    }
     Ok(view)
+}
+
+fn read_oldest(view: &mut View, from: &mut Reader<'_>) -> Result<()> {
+    let oldest: BTreeMap<(TopicId, u32), i64> =
+        from.map(18, |from| Ok(((TopicId(from.u128()?), from.small()?), from.small()?)))?;
+    if oldest.is_empty() {
+        return Err(from.error("no time of oldest records"));
+    }
+    for ((topic, number), ms) in oldest {
+        let partition = view.topics.get_mut(&topic).and_then(|t| t.partitions.get_mut(number as usize));
+        match partition {
+            Some(partition) if 0 < ms && ms <= view.time_ms => partition.oldest_ms = ms,
+            _ => return Err(from.error(format!("{topic}/{number} with oldest records of {ms}"))),
+        }
+    }
+    Ok(())
 }
 
 fn read_flag(from: &mut Reader<'_>) -> Result<bool> {

@@ -135,10 +135,15 @@ fn payload(action: &Action) -> Writer {
         Action::Topic(change) => write_topic(&mut out, change),
         Action::Append(append) => write_append(&mut out, append),
         Action::Lead(lead) => write_lead(&mut out, lead),
-        Action::Trim(trims) => out.list(trims.iter(), |out, trim| {
-            partition(out, (trim.topic, trim.partition));
-            out.uint(trim.log_start);
-        }),
+        Action::Trim(trims) => {
+            out.list(trims.iter(), |out, trim| {
+                partition(out, (trim.topic, trim.partition));
+                out.uint(trim.log_start);
+            });
+            if trims.iter().any(|trim| trim.oldest_ms != 0) {
+                out.list(trims.iter(), |out, trim| out.uint(trim.oldest_ms as u64));
+            }
+        }
         Action::Checkpoint(named) => {
             checkpoint_name(&mut out, &named.name);
             out.u64(named.checksum);
@@ -184,10 +189,7 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
         3 => Action::Topic(read_topic(from)?),
         4 => Action::Append(read_append(from)?),
         5 => Action::Lead(read_lead(from)?),
-        6 => Action::Trim(from.list(18, |from| {
-            let (topic, partition) = read_partition(from)?;
-            Ok(TrimTo { topic, partition, log_start: from.uint()? })
-        })?),
+        6 => Action::Trim(read_trims(from)?),
         7 => Action::Checkpoint(Checkpoint { name: read_checkpoint_name(from)?, checksum: from.u64()? }),
         8 => {
             let what = match from.u8()? {
@@ -214,6 +216,22 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
         13 => Action::Indexed(from.uint()?),
         other => return Err(Error::Newer { what: format!("action {other}") }),
     })
+}
+
+fn read_trims(from: &mut Reader<'_>) -> Result<Vec<TrimTo>> {
+    let mut trims = from.list(18, |from| {
+        let (topic, partition) = read_partition(from)?;
+        Ok(TrimTo { topic, partition, log_start: from.uint()?, oldest_ms: 0 })
+    })?;
+    if from.left() == 0 {
+        return Ok(trims);
+    }
+    let times: Vec<i64> = from.list(1, |from| from.small())?;
+    if times.len() != trims.len() || times.iter().all(|ms| *ms == 0) {
+        return Err(from.error(format!("{} times of {} log starts", times.len(), trims.len())));
+    }
+    trims.iter_mut().zip(times).for_each(|(trim, ms)| trim.oldest_ms = ms);
+    Ok(trims)
 }
 
 /// See [`Store`].

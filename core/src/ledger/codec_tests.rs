@@ -122,11 +122,9 @@ fn rest() -> impl Strategy<Value = Action> {
     );
     let lead = (any::<u64>(), text(), vec(place(), 0..4), vec(place(), 0..4))
         .prop_map(|(who, address, take, let_go)| Lead { who, address, take, let_go });
-    let trim = (place(), any::<u64>()).prop_map(|((topic, partition), log_start)| TrimTo {
-        topic,
-        partition,
-        log_start,
-    });
+    let trim = (place(), any::<u64>(), prop_oneof![Just(0), 0..i64::MAX]).prop_map(
+        |((topic, partition), log_start, oldest_ms)| TrimTo { topic, partition, log_start, oldest_ms },
+    );
     let what = prop_oneof![Just(Expiring::Groups), kind().prop_map(Expiring::Producers)];
     let offset = (place(), of(any::<u64>()), any::<i32>(), text()).prop_map(
         |((topic, partition), offset, leader_epoch, metadata)| GroupOffset {
@@ -266,7 +264,7 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
         &mut view.topics.get_mut(&TopicId(1)).unwrap().partitions[0]
     }
     assert_eq!(checkpoint::decode("c", &checkpoint::encode(&view())).unwrap(), view());
-    let changes: [(&str, Change); 16] = [
+    let changes: [(&str, Change); 17] = [
         ("slot", |v| v.slot = u64::MAX),
         ("floor", |v| v.floor = 7),
         ("two topics of one name", |v| {
@@ -288,6 +286,7 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
         ("leader epochs", |v| partition(v).epochs = (0..6).map(|epoch| (epoch, 0)).collect()),
         ("a slice of a later commit", |v| v.slot = 4),
         ("a slice of a later commit", |v| v.time_ms = 49),
+        ("with oldest records of 61", |v| partition(v).oldest_ms = 61),
         ("a slice of 0 rows", |v| partition(v).slices[0].rows = 0),
         ("in group 1 of 1", |v| partition(v).slices[0].group = 1),
         ("a producer with 0 batches", |v| {
@@ -302,6 +301,27 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
             matches!(error, Error::Damaged { .. }) && error.to_string().contains(wanted),
             "{wanted}: {error}"
         );
+    }
+}
+
+#[test]
+fn times_of_oldest_records_stand_only_where_there_are_some() {
+    let mut bytes = checkpoint::encode(&view()).to_vec();
+    bytes.truncate(bytes.len() - 8);
+    bytes.push(0);
+    bytes.extend_from_slice(&checkpoint::checksum(&bytes).to_be_bytes());
+    let error = checkpoint::decode("c", &bytes.into()).unwrap_err();
+    assert!(error.to_string().contains("no time of oldest records"), "{error}");
+    let trim = TrimTo { topic: TopicId(1), partition: 2, log_start: 3, oldest_ms: 5 };
+    let commit = Commit { prev: 1, time_ms: 9, checkpoint: None, actions: vec![Action::Trim(vec![trim])] };
+    let good = codec::encode(&commit, 2, 3).unwrap();
+    assert_eq!(codec::decode(&good, 2, 3).unwrap(), commit);
+    for (time, refused) in [(5, false), (0, true)] {
+        let mut bytes = good[..good.len() - 8].to_vec();
+        assert_eq!(std::mem::replace(bytes.last_mut().unwrap(), time), 5);
+        let sum = codec::checksum(2, 3, &bytes);
+        bytes.extend_from_slice(&sum.to_be_bytes());
+        assert_eq!(codec::decode(&bytes.into(), 2, 3).is_err(), refused);
     }
 }
 

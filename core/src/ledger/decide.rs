@@ -482,6 +482,10 @@ fn check_trim(view: &View, trim: &TrimTo) -> Result<()> {
         let reason = format!("{} is past the end, {}", trim.log_start, partition.next);
         return Err(Error::invalid("log start", reason));
     }
+    if trim.oldest_ms > view.time_ms {
+        let reason = format!("{} is after the newest commit, {}", trim.oldest_ms, view.time_ms);
+        return Err(Error::invalid("time of the oldest records", reason));
+    }
     Ok(())
 }
 

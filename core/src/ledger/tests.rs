@@ -126,7 +126,7 @@ fn every_action() -> Vec<Action> {
         Action::Checkpoint(Checkpoint { name: CheckpointName { at: 6, era: 0, ulid: 3 }, checksum: 9 }),
         Action::Expire(Expire { what: Expiring::Producers(IdentityKind::Once), before_ms: 1 }),
         Action::Expire(Expire { what: Expiring::Groups, before_ms: 1 }),
-        Action::Trim(vec![TrimTo { topic: T, partition: 0, log_start: 2 }]),
+        Action::Trim(vec![TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 0 }]),
         Action::Floor(Floor { floor: 2, forget: 1 }),
         Action::Fold(Fold { objects: vec![l1(500)], ranges: vec![range(0, 6)] }),
         Action::Indexed(15),
@@ -183,7 +183,19 @@ fn golden_bodies_and_checkpoint_are_read_for_ever() {
         .enumerate()
         .map(|(i, ((_, body), action))| (format!("{:02}-{}.commit", i + 1, action.kind()), body.clone()))
         .collect();
-    files.push(("14.checkpoint".into(), checkpoint::encode(&view)));
+    // RFC 0002: with times of the oldest records, and as it was before.
+    let trim = TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 1_000 };
+    let commit =
+        Commit { prev: 7, time_ms: 1_012, checkpoint: None, actions: vec![Action::Trim(vec![trim])] };
+    let dated = codec::encode(&commit, 13, 8).unwrap();
+    assert_eq!(codec::decode(&dated, 13, 8).unwrap(), commit);
+    files.push(("13-trim-dated.commit".into(), dated));
+    files.push(("14-dated.checkpoint".into(), checkpoint::encode(&view)));
+    let mut undated = view;
+    undated.topics.values_mut().flat_map(|t| &mut t.partitions).for_each(|p| p.oldest_ms = 0);
+    let bytes = checkpoint::encode(&undated);
+    assert_eq!(checkpoint::decode("checkpoint", &bytes).unwrap(), undated);
+    files.push(("14.checkpoint".into(), bytes));
     for (name, bytes) in &files {
         let path = folder.join(name);
         if std::env::var_os("TIDELOG_BLESS").is_some() {

@@ -85,6 +85,9 @@ pub struct Partition {
     pub next: Offset,
     /// Below it, offsets are found by index rows.
     pub indexed_to: Offset,
+    /// When the last of the first slice or merged range from the log start on was appended, or before, ms: nothing goes by its age
+    /// until that is old. 0: nobody knows.
+    pub oldest_ms: i64,
     /// Who leads, if anybody.
     pub leader: Option<u64>,
     /// The last leader epochs and the offsets that they began at.

@@ -80,6 +80,7 @@ impl Upkeep {
             to,
             end: limited.end,
             why: Why::Size { bytes_max },
+            oldest_ms: 0,
         }))
     }
 

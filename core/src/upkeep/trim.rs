@@ -41,6 +41,8 @@ pub struct Trim {
     pub end: Offset,
     /// Why it goes.
     pub why: Why,
+    /// When what is then oldest was appended, ms; 0: nobody looked.
+    pub(super) oldest_ms: i64,
 }
 
 /// Why records go.
@@ -87,7 +89,7 @@ impl Upkeep {
                 // Nothing is old where the first merged records are not.
                 let young =
                     known.get(&kept.place).filter(|(start, ms)| start == log_start && *ms >= kept.cutoff_ms);
-                log_start < indexed_to && young.is_none()
+                log_start < indexed_to && young.is_none() && kept.partition.oldest_ms < kept.cutoff_ms
             });
             let asked = merged.map(|kept| {
                 let Partition { log_start, next, .. } = *kept.partition;
@@ -144,7 +146,10 @@ impl Upkeep {
 
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
     pub async fn trim(&self, trims: &[Trim]) -> Result<()> {
-        let to = |trim: &Trim| TrimTo { topic: trim.id, partition: trim.partition, log_start: trim.to };
+        let to = |trim: &Trim| {
+            let Trim { id: topic, partition, to: log_start, oldest_ms, .. } = *trim;
+            TrimTo { topic, partition, log_start, oldest_ms }
+        };
         self.move_starts(&trims.iter().map(to).collect::<Vec<_>>()).await
     }
 
@@ -282,7 +287,7 @@ pub(super) fn overdue(view: &View, now_ms: i64, merged: &BTreeMap<(TopicId, u32)
         let Some(last) = pieces.iter().take_while(is_old).last() else { continue };
         let (from, to, end) = (kept.partition.log_start, last.end, kept.partition.next);
         let why = Why::Age { cutoff_ms };
-        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, why };
+        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, why, oldest_ms: 0 };
         brake(view, &pieces, trim, now_ms, &mut overdue);
     }
     overdue
@@ -293,18 +298,25 @@ fn is_large(goes: Range<Offset>, end: Offset) -> bool {
     (goes.end - goes.start).saturating_mul(4) > end - goes.start
 }
 
+/// The trim, with when what it leaves was appended.
+fn dated(trim: Trim, pieces: &[Piece]) -> Trim {
+    let oldest = pieces.iter().find(|piece| piece.end > trim.to);
+    Trim { oldest_ms: oldest.map_or(0, |piece| piece.append_ms.1), ..trim }
+}
+
 /// Sorts a trim in: to be done, or to be held.
 fn brake(view: &View, pieces: &[Piece], trim: Trim, now_ms: i64, overdue: &mut Overdue) {
     let is_held = is_large(trim.from..trim.to, trim.end)
         && leaps(view, pieces, now_ms)
         && !plant::on(Bug::ClockAheadTrimsAll);
     if !is_held {
-        return overdue.trims.push(trim);
+        return overdue.trims.push(dated(trim, pieces));
     }
     let old_ms = now_ms.saturating_sub(limits::BRAKE_MS);
     match announced(view, trim.id, trim.partition) {
         Some(announced) if announced.offset > trim.from && announced.time_ms <= old_ms => {
-            overdue.trims.push(Trim { to: trim.to.min(announced.offset), ..trim });
+            let to = trim.to.min(announced.offset);
+            overdue.trims.push(dated(Trim { to, ..trim }, pieces));
         }
         _ => overdue.held.push(trim),
     }

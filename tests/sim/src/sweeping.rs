@@ -30,7 +30,7 @@ pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
         // Now and then all there is: merged segments go whole, which seldom end where a trim does.
         let log_start = if rng.chance(200) { end } else { start + 1 + rng.below((end - start) / 2) };
         cast.oracle().trim_begins(&place, log_start);
-        let trim = Action::Trim(vec![TrimTo { topic, partition: place.1, log_start }]);
+        let trim = Action::Trim(vec![TrimTo { topic, partition: place.1, log_start, oldest_ms: 0 }]);
         match gate.ask(log.ledger().act(trim)).await {
             Some(Ok(_)) => {
                 cast.world.saw("trim", "none", "committed");

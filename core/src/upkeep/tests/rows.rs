@@ -235,6 +235,49 @@ async fn retention_and_its_brake_look_at_merged_records() {
     assert_eq!((overdue.trims.len(), overdue.held.len(), overdue.held[0].to), (0, 1, 70));
 }
 
+/// The view knows when the oldest records of each partition were appended, so nobody need look who was not there before; and
+/// whatever was merged, rewritten, trimmed or emptied meanwhile, what is old goes as soon as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_goes_in_time_whoever_looks() {
+    for (merges, rewrites) in [(true, false), (true, true), (false, false)] {
+        let world = World::new(&[("retention.ms", "10800000")]).await;
+        world.clock.pass(HOUR - world.clock.now_ms() % HOUR);
+        for hour in 0..12 {
+            // Two minutes apart; none in some hours, so that the partition is empty in between.
+            let is_busy = |hour: &i64| (0..5).contains(hour) || (10..12).contains(hour);
+            let flushes = if is_busy(&hour) { 2 } else { 0 };
+            for _ in 0..flushes {
+                world.flush(0).await;
+                if merges {
+                    world.merge().await;
+                }
+                world.clock.pass(120 * SECOND);
+            }
+            if rewrites {
+                world.upkeep().rewrite(true, |_| {}).await.unwrap();
+            }
+            if hour == 2 {
+                // By somebody who looks at nothing, into the middle of a slice.
+                world.log.admin().delete_records("t", Some(&[0]), Position::Offset(5)).await.unwrap();
+            }
+            world.clock.pass(HOUR - flushes * 120 * SECOND);
+            world.run().await;
+            let known = |view: &View| {
+                let partition = &view.topic("t").unwrap().1.partitions[0];
+                (partition.log_start, partition.next, partition.oldest_ms)
+            };
+            let (log_start, next, oldest_ms) = world.log.ledger().chain().view(known).unwrap();
+            let kept = 2 * (hour - 2..=hour).filter(is_busy).count() as u64;
+            assert_eq!((next - log_start).div_ceil(10), kept, "hour {hour}");
+            if let Some(first) = all(&world, 0).await.first() {
+                let after_ms = oldest_ms - first.timestamp_us / 1_000;
+                let most = if merges && !rewrites { 0 } else { 120 * SECOND };
+                assert!((0..=most).contains(&after_ms), "hour {hour}: {after_ms}");
+            }
+        }
+    }
+}
+
 /// A fold whose rows nobody wrote yet is as good as rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_lets_go_of_what_is_pending() {
