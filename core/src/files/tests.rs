@@ -291,7 +291,10 @@ async fn what_is_being_rewritten_is_listed_once() {
     let chain = &world.log.ledger().chain;
     let new = object(before.id, hour(&before.files[0]).unwrap(), chain.slot(), 77);
     // Of the first two folds.
-    let (ranges, objects) = (vec![l1_range(0, 0, 8), l1_range(1, 0, 4)], vec![new.clone()]);
+    let hour_ms = i64::from(new.hour) * limits::HOUR_MS;
+    let range =
+        |partition, base, end| L1Range { append_ms: (hour_ms, hour_ms), ..l1_range(partition, base, end) };
+    let (ranges, objects) = (vec![range(0, 0, 8), range(1, 0, 4)], vec![new.clone()]);
     let commit = Rewrite {
         topic: before.id,
         generation: 0,
