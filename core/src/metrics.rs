@@ -119,7 +119,7 @@ metrics! {
     OrphanBytes: Gauge "orphan_bytes",
     /// Objects that this process's sweeps deleted.
     ObjectsSwept: Counter "objects_swept",
-    /// Their bytes.
+    /// Their bytes, as far as they were listed: what is deleted by name is not measured.
     BytesSwept: Counter "swept_bytes",
     /// Partitions that this process came to lead.
     PartitionsTaken: Counter "partitions_taken",

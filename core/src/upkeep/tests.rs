@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -571,4 +571,23 @@ async fn a_run_ends_in_its_time_and_the_next_goes_on() {
         let run = world.upkeep().within(Duration::from_secs(most)).run(|_| {}).await.unwrap();
         assert_eq!((run.more, run.trimmed.len(), run.held.len()), (trimmed == 0, trimmed, 0), "{run:?}");
     }
+}
+
+/// A run that is short of time asks about another first each time, so that each has its turn.
+#[tokio::test]
+async fn what_there_is_no_time_for_has_its_turn() {
+    let upkeep = World::new(&[]).await.upkeep().within(Duration::from_secs(3_600));
+    let mut first = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        upkeep.begin();
+        let ask = |number: u32| {
+            // The time is over as soon as one is asked about.
+            upkeep.memory().until = Some(Duration::ZERO);
+            async move { Ok(number) }.boxed()
+        };
+        let asked = upkeep.ask((0..8).collect(), ask).await.unwrap();
+        assert_eq!(asked.len(), 1);
+        first.extend(asked);
+    }
+    assert_eq!(first, (0..8).collect());
 }

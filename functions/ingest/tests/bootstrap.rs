@@ -118,7 +118,7 @@ async fn wrong_settings_are_answered_and_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_and_sent_again_nothing_is_doubled() {
     let (api, folder) = (RuntimeApi::start(), folder(4).await);
-    let (mut expected, mut answered, mut duplicates) = (Vec::new(), 0, 0);
+    let (mut expected, mut answered, mut committed) = (Vec::new(), 0, 0);
     // How long a cold invocation takes on this machine today: the moments are spread over half as much again.
     let function = folder.start(&api, &[]);
     let post = event("POST", RECORDS, &[], "cold");
@@ -128,33 +128,40 @@ async fn killed_in_the_middle_and_sent_again_nothing_is_doubled() {
     let cold = began.elapsed();
     function.kill();
     expected.push("cold".to_owned());
-    for cycle in 0..60u64 {
+    let mut cycles = 0..300u64;
+    for cycle in cycles.by_ref() {
         // Every other request is too large to ride inside its commit.
         let lines: Vec<String> = (0..3 + 200 * (cycle % 2)).map(|line| format!("{cycle}-{line}")).collect();
         let key = format!("request-{cycle}");
         let post = event("POST", RECORDS, &[("idempotency-key", &key)], &lines.join("\n"));
         let function = folder.start(&api, &[]);
         api.offer(&post);
-        std::thread::sleep(cold * cycle as u32 / 40);
+        std::thread::sleep(cold * (cycle % 60) as u32 / 40);
         function.kill();
         answered += u64::from(api.take_answer().is_some());
 
         let function = folder.start(&api, &[]);
-        for _ in 0..2 {
+        // The second of the two is a duplicate always; the first, where the killed process had committed.
+        let duplicates = [(); 2].map(|()| {
             let answer = api.invoke(&post);
             assert_eq!(answer["statusCode"], 200, "{answer}");
             assert_eq!(body(&answer)["records"].as_array().unwrap().len(), lines.len());
-            duplicates += u64::from(body(&answer)["records"][0]["duplicate"] == true);
-        }
+            body(&answer)["records"][0]["duplicate"] == true
+        });
+        assert!(duplicates[1], "cycle {cycle}");
+        committed += u64::from(duplicates[0]);
         function.kill();
         expected.extend(lines);
+        // From the first moment to the last, and once more where none fell between commit and answer.
+        if cycle % 60 == 59 && committed > answered {
+            break;
+        }
     }
-    // The second of the two is a duplicate always; the first, where the killed process had committed.
-    let committed = duplicates - 60;
-    println!("of 60: {committed} had committed when they were killed, {answered} had answered");
+    println!("of {}: {committed} had committed when they were killed, {answered} had answered", cycles.start);
     assert!(
-        committed > answered && committed < 60,
-        "the moments do not cover the middle: {committed}, {answered}"
+        committed > answered && committed < cycles.start,
+        "the moments do not cover the middle: {committed}, {answered} of {}",
+        cycles.start
     );
     expected.sort();
     assert_eq!(values(&folder).await, expected);

@@ -104,7 +104,9 @@ async fn the_stream_merges_and_the_schedule_does_everything() {
     assert_eq!(again["merged"]["records"], 0, "{again}");
     log.admin().delete_records("logs", None, Position::End).await.unwrap();
     let done = api.invoke(&schedule());
-    assert!(done["swept"].is_object() && done["damage"] == 0, "{done}");
+    assert!(done["swept"]["whole"] == false && done["damage"] == 0, "{done}");
+    let done = api.invoke(&json!({"source": "aws.events", "sweep": "whole"}));
+    assert!(done["swept"]["whole"] == true && done["damage"] == 0, "{done}");
     let (stdout, _) = function.stop();
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let merged: u64 = lines.iter().filter_map(|line| line["records_merged"].as_u64()).sum();
