@@ -26,7 +26,7 @@ use crate::store::Store as Opened;
 use crate::table::{Item, MemoryTable, SharedTable};
 use crate::topic::{RETENTION_BYTES, RETENTION_MS};
 use crate::upkeep::{Overdue, Sweep, Upkeep, UpkeepSettings};
-use crate::{Fetcher, Log, Record, limits};
+use crate::{Fetcher, Log, Position, Record, limits};
 
 /// The topic of many slices. It has two partitions, which share its merged segments.
 const BIG: TopicId = TopicId(u128::MAX);
@@ -350,7 +350,9 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
         ("retention by size, after a merge", true),
     ] {
         if merges {
-            assert_eq!(upkeep.merge(true, |_, _| {}).await.unwrap().records, 2);
+            let (merged, cost) = world.cost(async { upkeep.merge(true, |_, _| {}).await.unwrap() }).await;
+            assert_eq!(merged.records, 2);
+            costs.push(("merge of two segments", cost));
         }
         let (overdue, cost) = world.cost(async { upkeep.overdue().await.unwrap() }).await;
         assert_eq!(overdue, Overdue::default());
@@ -378,6 +380,11 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
     let (swept, cost) = world.cost(async { upkeep.sweep(Sweep::LetGo, |_| {}).await.unwrap() }).await;
     assert_eq!((swept.objects, swept.listed), (7, 4), "their segments, what was merged, and a checkpoint");
     costs.push((SWEEP, cost));
+    let delete =
+        async { log.admin().delete_records("big", Some(&[1]), Position::Offset(5 * ROWS)).await.unwrap() };
+    let (starts, cost) = world.cost(delete).await;
+    assert_eq!(starts, [(1, 5 * ROWS)]);
+    costs.push(("delete-records", cost));
     costs
 }
 
