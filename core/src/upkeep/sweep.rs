@@ -189,7 +189,9 @@ impl Upkeep {
         swept.floor = needed.floor;
         let looked_at: Vec<ObjectRef> = found.iter().filter_map(|found| reference(&found.name)).collect();
         let judge = |found: Deletion| needed.judge(found.name, found.half, found.bytes, &dead);
-        let found: Vec<Deletion> = found.into_iter().filter_map(judge).collect();
+        // Of a topic that was deleted only now: its rows go with what was listed, since the file says which they are.
+        let is_known = |found: &Deletion| found.why != Reason::TopicDeleted || found.bytes.is_some();
+        let found: Vec<Deletion> = found.into_iter().filter_map(judge).filter(is_known).collect();
         let found = self.unnamed(found, &needed, &mut early).await?;
         // What is needed all the same is let go by a later commit, or by the last row that names it.
         let dying: BTreeSet<ObjectRef> = found.iter().filter_map(|found| reference(&found.name)).collect();

@@ -125,6 +125,30 @@ async fn what_was_let_go_is_deleted_by_name() {
     assert_eq!(world.sweep().await.1.iter().map(|d| d.name.to_string()).collect::<Vec<_>>(), orphans);
 }
 
+/// A topic that is deleted while a sweep goes on: a listing finds its merged segments, and deletes its rows with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_let_go_of_a_topic_that_is_deleted_meanwhile_waits_for_a_listing() {
+    let world = World::new(&[]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
+    for partition in [0, 1] {
+        world.flush(partition).await;
+    }
+    world.merge().await;
+    world.clock.pass(HOUR);
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    let upkeep = world.upkeep();
+    upkeep.trim_rows().await.unwrap();
+    world.clock.pass(HOUR);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 1);
+    let other = Log::with_store(world.log.store().clone(), world.clock.clone(), true, Settings::default());
+    other.await.unwrap().admin().delete_topic("t").await.unwrap();
+    // Its view is older than the deletion; the floor that it commits is behind it.
+    let swept = upkeep.sweep_in_view(Sweep::LetGo, |_| {}).await.unwrap();
+    assert_eq!((swept.objects, world.merged().await.len(), world.index(id, 1).await), (2, 1, 1));
+    world.sweep().await;
+    assert_eq!((world.merged().await, world.index(id, 1).await), (vec![], 0));
+}
+
 /// R3: the rows of an hour, without those of others.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_an_hour_are_found_among_all() {
