@@ -9,7 +9,7 @@ use super::*;
 use crate::env::{Env, SystemEnv};
 use crate::fetch::FetchLimits;
 use crate::ledger::Settings;
-use crate::ledger::action::{Action, Fold, L1Object, L1Range, Rewrite};
+use crate::ledger::action::{Action, Fold, L1Object, L1Range, Rewrite, TrimTo};
 use crate::ledger::index::RowPages;
 use crate::ledger::view::Pending;
 use crate::segment::Span;
@@ -302,6 +302,17 @@ async fn what_is_being_rewritten_is_listed_once() {
         ranges: ranges.clone(),
         replaced: vec![],
     };
+    // Sweep finds rows by their hour: nobody may commit records under another one (R3). Nor a time that is yet to come (RFC 0002).
+    let wrong = L1Object { hour: new.hour + 1, ..new.clone() };
+    let refused = [
+        Action::Rewrite(Rewrite { objects: vec![wrong.clone()], ..commit.clone() }),
+        Action::Fold(Fold { objects: vec![wrong], ranges: vec![range(0, 12, 13)] }),
+        Action::Trim(vec![TrimTo { topic: before.id, partition: 0, log_start: 1, oldest_ms: i64::MAX }]),
+    ];
+    for action in refused {
+        let error = world.log.ledger().act(action).await.unwrap_err().to_string();
+        assert!(error.contains("another hour") || error.contains("after the newest commit"), "{error}");
+    }
     world.log.ledger().act(Action::Rewrite(commit)).await.unwrap();
     let number = chain.slot();
     let wanted = |base: Offset| {
