@@ -50,6 +50,17 @@ fn one_file_deletes_objects_and_no_reader_lists_them() {
     only(&["restore.rs", "upkeep/sweep.rs"], &["objects.list("]);
 }
 
+#[test]
+fn no_test_is_where_none_is_run() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/sim/src"), &mut files);
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("test]"), "{file:?}: its library says `test = false`");
+    }
+}
+
 /// Names like `a_get_survives_everything_that_passes`, in back quotes, of three words and more.
 fn tests_named_in(page: &str) -> BTreeSet<&str> {
     let word = |name: &&str| {
