@@ -192,8 +192,10 @@ async fn the_policies_allow_what_is_asked_and_no_more() {
         producer.enqueue("t", Some(0), Record::value(value), None).await.unwrap();
     }
     producer.close().await.unwrap();
-    let upkeep_in =
-        |part_bytes: usize| log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, part_bytes });
+    let upkeep_in = |part_bytes: usize| {
+        let defaults = UpkeepSettings::default();
+        log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 0, part_bytes, ..defaults })
+    };
     let sweep = upkeep_in(5 << 20);
     sweep.merge(true, |_, _| {}).await.unwrap();
     let producer = log.producer().build().unwrap();

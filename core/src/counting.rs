@@ -204,6 +204,15 @@ impl ObjectStore for CountingStore {
         self.inner.list(prefix)
     }
 
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        add(&self.counters.lists, 1);
+        self.inner.list_with_offset(prefix, offset)
+    }
+
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
         add(&self.counters.lists, 1);
         self.inner.list_with_delimiter(prefix).await

@@ -322,12 +322,16 @@ pub const SWEEP_LAG_MS: u64 = 15 * 60 * 1_000;
 pub const READ_LAG_MS: u64 = 60 * 60 * 1_000;
 /// How often the first of the processes that lead runs upkeep, ms, on average.
 pub const KEEP_EVERY_MS: u64 = 20_000;
+/// Such a run begins nothing more after so long, ms: what is due meanwhile does not wait for a look at all there is.
+pub const KEEP_RUN_MS: u64 = 60_000;
 /// A process that runs upkeep again and again sweeps so often what commits let go, …
 pub const SWEEP_EVERY_MS: i64 = 15 * 60 * 1_000;
 /// … looks at all there is, a request for a thousand objects, for the first time after so long …
 pub const WHOLE_SWEEP_FIRST_MS: i64 = HOUR_MS;
 /// … and then so often.
 pub const WHOLE_SWEEP_EVERY_MS: i64 = 24 * HOUR_MS;
+/// Objects that one listing request brings (S3's most): between two of them a sweep that has little time asks for it.
+pub const LIST_PAGE: u64 = 1_000;
 /// Objects one sweep deletes at most; the next goes on.
 pub const SWEEP_OBJECTS_MAX: usize = 100_000;
 /// Objects one request deletes at most (S3: `DeleteObjects`).

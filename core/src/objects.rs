@@ -248,19 +248,32 @@ impl Objects {
         }
     }
 
-    /// Everything below a first part of names, in no order. For sweep alone: nothing that is read rests on it (L6).
-    pub(crate) fn list(&self, kind: &str) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
-        self.store.list(Some(&Path::from(kind)))
+    /// Everything below a first part of names, behind a name. For sweep alone: nothing that is read rests on it (L6).
+    pub(crate) fn list(
+        &self,
+        kind: &str,
+        after: Option<&Path>,
+    ) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
+        let kind = Path::from(kind);
+        match after {
+            Some(after) => self.store.list_with_offset(Some(&kind), after),
+            None => self.store.list(Some(&kind)),
+        }
+    }
+
+    /// Whether a [`list`](Self::list) is in the order of names, as that of a bucket is.
+    pub(crate) fn lists_in_order(&self) -> bool {
+        self.folder.is_none()
     }
 
     /// The next of a [`list`](Self::list): its path and size.
     pub(crate) async fn next(
         &self,
         listed: &mut BoxStream<'static, Result<ObjectMeta, StoreError>>,
-    ) -> Result<Option<(String, u64)>> {
+    ) -> Result<Option<(Path, u64)>> {
         let what = "listing objects";
         match self.timed(self.patience(OBJECT_ATTEMPTS_MAX, 0), listed.try_next()).await {
-            Ok(Ok(found)) => Ok(found.map(|found| (found.location.to_string(), found.size))),
+            Ok(Ok(found)) => Ok(found.map(|found| (found.location, found.size))),
             Ok(Err(error)) => match self.judge::<()>(&error) {
                 Attempt::Failed(error) => Err(error),
                 _ => Err(Error::Unavailable { what, cause: error.to_string() }),

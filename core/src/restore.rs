@@ -164,7 +164,7 @@ impl Restore<'_> {
     async fn check_era_is_free(&self) -> Result<()> {
         for kind in ["l0", "ckpt"] {
             let objects = &self.store.objects;
-            let mut listed = objects.list(&format!("{kind}/{:04x}", self.to.era));
+            let mut listed = objects.list(&format!("{kind}/{:04x}", self.to.era), None);
             if let Some((name, _)) = objects.next(&mut listed).await? {
                 return Err(self.taken(&format!("{name} was written in it")));
             }

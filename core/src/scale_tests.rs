@@ -35,6 +35,7 @@ const ROWS: u64 = 40;
 /// Merged segments of each other topic, a record each.
 const OBJECTS: u64 = 10;
 const WHOLE_SWEEP: &str = "upkeep, idle, its daily look at all";
+const PART: &str = "a look at a hundred objects";
 const SWEEP: &str = "sweep of what was let go";
 const NOW_MS: i64 = 1_790_000_000_000;
 /// When the first slice of the big topic was appended; each further one a millisecond later.
@@ -324,6 +325,15 @@ async fn costs(size: Size) -> Vec<(&'static str, Cost)> {
     ];
     for (what, pause_ms) in pauses {
         world.pass(pause_ms);
+        if what == WHOLE_SWEEP {
+            // By a process that has no time for more.
+            let settings = UpkeepSettings { list_page: 100, ..UpkeepSettings::default() };
+            let hurried = log.upkeep(settings).within(Duration::ZERO);
+            let part = async { hurried.sweep(Sweep::Whole, |_| {}).await.unwrap() };
+            let (swept, cost) = world.cost(part).await;
+            assert!(swept.listed < 300, "{swept:?}");
+            costs.push((PART, cost));
+        }
         let ((), cost) = world.cost(idle(&upkeep)).await;
         costs.push((what, cost));
     }
@@ -471,6 +481,11 @@ async fn what_a_verb_costs_does_not_grow_with_the_log() {
             }
             WHOLE_SWEEP => {
                 assert!(table <= u64::from(LARGE.topics) + 100 && objects <= 3, "{what}: {large:?}");
+            }
+            PART => {
+                // Ten topics, or the rows of the big one.
+                let pages = 2 * (LARGE.slices / limits::PAGE_ITEMS as u64 + 3);
+                assert!(table <= 2 + 11 + pages && objects <= 4, "{what}: {large:?}");
             }
             _ if what.starts_with("upkeep, idle") => {
                 assert_eq!(large.requests(), (0, 1), "{what}: {large:?}");

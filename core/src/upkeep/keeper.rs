@@ -11,11 +11,14 @@ impl Upkeep {
     /// Runs again and again while `lives` says so, as long as this process is the first of those that lead. Ends where it has
     /// not the right to: then upkeep is somebody else's.
     pub(crate) async fn keep(self, lives: impl Fn() -> bool) {
-        let chain = self.ledger.chain.clone();
+        let (chain, mut goes_on) = (self.ledger.chain.clone(), false);
+        let upkeep = self.within(Duration::from_millis(limits::KEEP_RUN_MS));
         loop {
             // Not all at once.
-            let pause_ms = limits::KEEP_EVERY_MS / 2 + chain.env.random_u64() % limits::KEEP_EVERY_MS;
-            chain.env.sleep(Duration::from_millis(pause_ms)).await;
+            if !std::mem::take(&mut goes_on) {
+                let pause_ms = limits::KEEP_EVERY_MS / 2 + chain.env.random_u64() % limits::KEEP_EVERY_MS;
+                chain.env.sleep(Duration::from_millis(pause_ms)).await;
+            }
             if !lives() {
                 return;
             }
@@ -23,8 +26,8 @@ impl Upkeep {
             if !is_keeper {
                 continue;
             }
-            match self.run(|_| {}).await {
-                Ok(_) => {}
+            match upkeep.run(|_| {}).await {
+                Ok(run) => goes_on = run.more,
                 Err(error @ Error::CannotOpen { .. }) => {
                     tracing::info!(%error, "this process leaves upkeep to others");
                     return;

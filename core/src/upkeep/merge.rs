@@ -253,6 +253,7 @@ impl Upkeep {
             }
         }
         self.ledger.act(Action::Fold(fold.clone())).await?;
+        self.memory().forget(fold.objects.iter().map(|object| object.object));
         self.memory().note_fold(&fold);
         merged.folds += 1;
         merged.slices += slices;
@@ -375,6 +376,8 @@ impl Upkeep {
         let object = L1Object { object, hour, topic, footer: segment.footer };
         let bytes = segment.file_bytes();
         let parts = PutPayload::from_iter(segment.parts);
+        // Until a commit names it: it may lose its race.
+        self.memory().note_let_go(&object);
         chain.objects.put_new(&object.name(&named.name), parts).await?;
         Ok(Written { object, ranges, bytes })
     }

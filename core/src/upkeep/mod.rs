@@ -55,6 +55,8 @@ pub struct UpkeepSettings {
     pub read_lag_ms: u64,
     /// What a rewrite makes is sent in parts of so many bytes if it is larger.
     pub part_bytes: usize,
+    /// A look at all there is asks whether there is time left each time it looked at so many merged segments.
+    pub list_page: u64,
 }
 
 impl Default for UpkeepSettings {
@@ -63,6 +65,7 @@ impl Default for UpkeepSettings {
             sweep_lag_ms: limits::SWEEP_LAG_MS,
             read_lag_ms: limits::READ_LAG_MS,
             part_bytes: limits::UPLOAD_PART_BYTES,
+            list_page: limits::LIST_PAGE,
         }
     }
 }
@@ -86,6 +89,8 @@ pub struct Upkeep {
 struct Memory {
     /// The commit and the horizon as of which there was nothing to sweep in all there is.
     clean: Option<sweep::Horizon>,
+    /// How far a look at all there is came that stopped.
+    round: Option<sweep::Round>,
     /// When this run begins nothing more, by the monotonic clock.
     until: Option<Duration>,
     /// When the last sweep was, ms.
@@ -94,7 +99,7 @@ struct Memory {
     whole_ms: Option<i64>,
     /// The checkpoint as of which no older ones are left.
     checkpoint: Option<u64>,
-    /// Objects that were let go and are not deleted yet; merged segments with their hour.
+    /// Objects that were let go, or put and not yet named, and are not deleted yet; merged segments with their hour.
     let_go: BTreeMap<ObjectRef, Option<rewrite::Hour>>,
     /// What is left to be done about rows below log starts.
     fronts: BTreeMap<(TopicId, u32), rows::Front>,
@@ -243,7 +248,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// The same, but after `run_max` a run begins nothing more: it says so, and the next one goes on.
+    /// The same, but after `run_max` a run begins nothing more: it says so, and the next one goes on. Its sweep has a quarter of that for
+    /// itself, whatever was before it.
     pub fn within(self, run_max: Duration) -> Self {
         Self { run_max: Some(run_max), ..self }
     }

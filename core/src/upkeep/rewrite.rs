@@ -169,8 +169,10 @@ impl Upkeep {
         let records = written.ranges.iter().map(|range| range.rows).sum::<u64>();
         let count = replaced.len() as u64;
         let (objects, ranges) = (vec![written.object], written.ranges);
+        let made = objects[0].object;
         let commit = Rewrite { topic, generation, objects, ranges, replaced };
         self.act_rewrite(commit).await?;
+        self.memory().forget([made].into_iter());
         rewritten.replaced += count;
         rewritten.objects += 1;
         rewritten.bytes += written.bytes;
@@ -255,6 +257,7 @@ impl Upkeep {
         let object = ObjectRef { era: chain.era, ledger: LEDGER, drawn, ulid: Ulid::draw(&*chain.env).0 };
         // Where its footer is comes last.
         let mut object = L1Object { object, hour, topic, footer: Span { position: 0, length: 0, crc: 0 } };
+        self.memory().note_let_go(&object);
         let mut upload = chain.objects.upload(object.name(&named.name), self.settings.part_bytes);
         let (footer, ranges) = match self.send(topic, named, run, checks, &mut upload).await {
             Ok(sent) => sent,
@@ -370,9 +373,12 @@ fn sum_of(topic: TopicId, base: Offset, parts: &[MergedPart]) -> RecordSum {
 
 /// Notes that an hour has merged records from an offset on.
 pub(super) fn note(hours: &mut BTreeMap<Hour, Noted>, object: &L1Object, range: &L1Range) {
-    let bases = &mut hours.entry((object.topic, object.hour)).or_default().bases;
-    let base = bases.entry(range.partition).or_insert(range.base);
-    *base = range.base.min(*base);
+    note_base(&mut hours.entry((object.topic, object.hour)).or_default().bases, range.partition, range.base);
+}
+
+fn note_base(bases: &mut BTreeMap<u32, Offset>, partition: u32, base: Offset) {
+    let first = bases.entry(partition).or_insert(base);
+    *first = base.min(*first);
 }
 
 impl Memory {
@@ -386,18 +392,33 @@ impl Memory {
         }
     }
 
-    /// Notes the hours of one topic that have enough small segments, as its rows tell.
-    pub(super) fn note_rows(&mut self, rows: &[(L1Object, L1Range)]) {
-        let mut small: BTreeMap<Hour, BTreeSet<ObjectRef>> = BTreeMap::new();
-        for (object, _) in rows.iter().filter(|(object, _)| object.footer.end() < limits::REWRITE_BYTES) {
-            small.entry((object.topic, object.hour)).or_default().insert(object.object);
+    /// Notes the hours that have enough small segments.
+    pub(super) fn note_small(&mut self, small: Small) {
+        let enough =
+            small.0.into_iter().filter(|(_, (objects, _))| objects.len() >= limits::REWRITE_OBJECTS_MIN);
+        for (hour, (_, bases)) in enough {
+            let known = &mut self.hours.entry(hour).or_default().bases;
+            for (partition, base) in bases {
+                note_base(known, partition, base);
+            }
         }
-        small.retain(|_, objects| objects.len() >= limits::REWRITE_OBJECTS_MIN);
-        for (object, range) in
-            rows.iter().filter(|(object, _)| small.contains_key(&(object.topic, object.hour)))
-        {
-            note(&mut self.hours, object, range);
+    }
+}
+
+/// Hours that have small segments, as rows tell: as many of these as are enough for a rewrite, and where they begin.
+#[derive(Debug, Default)]
+pub(super) struct Small(BTreeMap<Hour, (BTreeSet<ObjectRef>, BTreeMap<u32, Offset>)>);
+
+impl Small {
+    pub fn note(&mut self, object: &L1Object, range: &L1Range) {
+        if object.footer.end() >= limits::REWRITE_BYTES {
+            return;
         }
+        let (objects, bases) = self.0.entry((object.topic, object.hour)).or_default();
+        if objects.len() < limits::REWRITE_OBJECTS_MIN {
+            objects.insert(object.object);
+        }
+        note_base(bases, range.partition, range.base);
     }
 }
 

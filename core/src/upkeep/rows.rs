@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::rewrite::Hour;
+use super::rewrite::{Hour, Small};
 use super::sweep::Sweep;
 use super::{Memory, Upkeep};
 use crate::error::{Error, Result};
@@ -57,6 +57,10 @@ impl<'a> Named<'a> {
                 }
                 Err(error) => return Err(error),
             };
+            // A listing comes to a topic once.
+            if self.among == Sweep::Whole {
+                self.known.clear();
+            }
             self.known.insert(asked, named);
         }
         Ok(self.known[&asked].as_ref().is_none_or(|named| named.contains(&object)))
@@ -65,8 +69,13 @@ impl<'a> Named<'a> {
 
 impl Memory {
     /// A row is deleted that names this.
-    fn note_row(&mut self, L1Object { object, topic, hour, .. }: &L1Object) {
+    fn note_row(&mut self, object: &L1Object) {
         self.clean = None;
+        self.note_let_go(object);
+    }
+
+    /// No commit or row needs this, as far as this process knows. If one does all the same, a sweep sees it.
+    pub(super) fn note_let_go(&mut self, L1Object { object, topic, hour, .. }: &L1Object) {
         if self.let_go.len() < limits::SWEEP_OBJECTS_MAX {
             self.let_go.insert(*object, Some((*topic, *hour)));
         }
@@ -85,7 +94,7 @@ impl Upkeep {
             view.topics.get(&topic).map(ends)
         })?;
         let Some(ends) = ends else { return Ok(None) };
-        let (mut named, mut all) = (BTreeSet::new(), Vec::new());
+        let (mut named, mut small) = (BTreeSet::new(), Small::default());
         for (end, partition) in ends.into_iter().zip(0u32..) {
             let from = match hour {
                 Some(_) if partition > 0 && plant::on(Bug::OnePartitionAsked) => break,
@@ -99,14 +108,14 @@ impl Upkeep {
                         Some(hour) if row.object.hour > hour => break 'rows,
                         Some(hour) if row.object.hour < hour => continue,
                         Some(_) => {}
-                        None => all.push((row.object.clone(), row.range)),
+                        None => small.note(&row.object, &row.range),
                     }
                     named.insert(row.object.object);
                 }
             }
         }
         // All rows of a topic are read seldom: see what there is to be rewritten.
-        self.memory().note_rows(&all);
+        self.memory().note_small(small);
         Ok(Some(named))
     }
 

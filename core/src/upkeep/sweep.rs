@@ -12,8 +12,14 @@
 //! that is indexed in between would be in neither; and before another view, whose dead list has what was let go
 //! meanwhile. So neither the list nor the delete must be young, and a sweeper may be stopped anywhere for any time.
 //! Clocks only choose the floor and how long the dead are kept; a wrong one makes writers upload again.
+//!
+//! A look at all there is may take several runs: a [`Round`] begins at any merged segment, goes on where it stopped, and ends
+//! where it began. What is put behind its back is found by the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use object_store::path::Path;
 
 use super::rewrite::Hour;
 use super::rows::Named;
@@ -26,9 +32,13 @@ use crate::metrics::Metric;
 use crate::objects::{Half, ObjectName, Ulid};
 use crate::plant::{self, Bug};
 use crate::record::TopicId;
+use crate::table::Consistency;
 
-/// What Tidelog puts into a store and a sweep looks at.
-const KINDS: [&str; 3] = ["l0", "topics", "ckpt"];
+/// What Tidelog puts into a store and a sweep looks at: what there is little of, …
+const FEW: [&str; 2] = [CHECKPOINTS, "l0"];
+const CHECKPOINTS: &str = "ckpt";
+/// … and merged segments, which there may be any number of.
+const MERGED: &str = "topics";
 
 /// An object that was deleted, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +60,9 @@ pub enum Sweep {
     /// nothing, however much else there is.
     LetGo,
     /// All objects there are. A request for a thousand, and for a thousand rows of each topic that has merged segments.
+    ///
+    /// Short of time it stops among merged segments: [`Swept::more`] says so, and the same process goes on there; another one
+    /// begins anywhere, so that each has its turn.
     Whole,
 }
 
@@ -84,7 +97,7 @@ pub struct Swept {
     pub floor: u64,
     /// Objects looked at.
     pub listed: u64,
-    /// All there is was looked at.
+    /// It looked at all there is, or at a part of that if there is [`more`](Self::more).
     pub whole: bool,
     /// Objects deleted.
     pub objects: u64,
@@ -92,6 +105,44 @@ pub struct Swept {
     pub bytes: u64,
     /// There is more: the run was long enough.
     pub more: bool,
+}
+
+/// One look at all merged segments, in the order of their names.
+#[derive(Debug, Clone)]
+pub(super) struct Round {
+    /// As of when it began.
+    since: Horizon,
+    /// Where it began; `None`: with the first.
+    began: Option<Path>,
+    /// It came to the last, and went on with the first.
+    wrapped: bool,
+    /// Up to here it looked.
+    at: Option<Path>,
+    /// Found nothing so far.
+    is_clean: bool,
+    /// Bytes of orphans so far.
+    orphan_bytes: u64,
+}
+
+/// What a look found.
+struct Looked {
+    found: Vec<Deletion>,
+    swept: Swept,
+    /// Of a look at all there is: how far its round is.
+    round: Option<Round>,
+}
+
+/// A look on its way.
+struct Look<'a, T> {
+    upkeep: &'a Upkeep,
+    needed: &'a Needed,
+    named: Named<'a>,
+    /// Hears of how many were looked at, now and then.
+    tell: T,
+    /// When it stops among merged segments, by the monotonic clock.
+    until: Option<Duration>,
+    found: Vec<Deletion>,
+    swept: Swept,
 }
 
 /// How far a sweep may go, as of a view and a time.
@@ -123,8 +174,15 @@ impl Upkeep {
     pub async fn sweepable(&self, mut tell: impl FnMut(&Deletion)) -> Result<Swept> {
         self.refresh().await?;
         let (horizon, needed) = self.look()?;
-        let (found, mut swept) = self.list(&KINDS, &needed.at(horizon), |_| {}).await?;
-        (swept.floor, swept.whole) = (needed.floor, true);
+        let needed = needed.at(horizon);
+        let mut look = Look::new(self, &needed, None, |_| {});
+        for kind in FEW.into_iter().chain([MERGED]) {
+            if look.list(kind, None, None).await?.is_some() {
+                break;
+            }
+        }
+        let Look { found, mut swept, .. } = look;
+        (swept.floor, swept.whole) = (self.ledger.chain.view(|view| view.floor)?, true);
         for deletion in &found {
             swept.objects += 1;
             swept.bytes += deletion.bytes.unwrap_or(0);
@@ -151,22 +209,20 @@ impl Upkeep {
     pub(super) async fn sweep_in_view(&self, among: Sweep, mut tell: impl FnMut(Step<'_>)) -> Result<Swept> {
         let chain = &self.ledger.chain;
         let (horizon, needed) = self.look()?;
-        let (found, mut swept) = match among {
+        let list_until = self.share();
+        let Looked { found, mut swept, round } = match among {
             Sweep::LetGo => self.let_go(horizon, &needed.at(horizon)).await?,
-            Sweep::Whole if self.memory().clean == Some(horizon) => Default::default(),
+            Sweep::Whole if self.memory().clean == Some(horizon) => {
+                return Ok(Swept { floor: needed.floor, whole: true, ..Swept::default() });
+            }
             Sweep::Whole => {
                 let tell = |listed| tell(Step::Listing(listed));
-                let found = self.list(&KINDS, &needed.at(horizon), tell).await?;
-                let is_orphan =
-                    |found: &&Deletion| matches!(found.why, Reason::Orphan { .. } | Reason::HalfWritten);
-                let orphans = found.0.iter().filter(is_orphan).filter_map(|found| found.bytes).sum();
-                chain.metrics.record(Metric::OrphanBytes, orphans);
-                found
+                self.look_at_all(horizon, &needed.at(horizon), list_until, tell).await?
             }
         };
         (swept.floor, swept.whole) = (needed.floor, among == Sweep::Whole);
         if found.is_empty() {
-            self.memory().note_swept(&swept, horizon, true);
+            self.memory().note_swept(&swept, horizon, round);
             return Ok(swept);
         }
         // What is read before the floor may be named in between (plant: it is trusted all the same).
@@ -196,8 +252,9 @@ impl Upkeep {
         // What is needed all the same is let go by a later commit, or by the last row that names it.
         let dying: BTreeSet<ObjectRef> = found.iter().filter_map(|found| reference(&found.name)).collect();
         self.memory().forget(looked_at.into_iter().filter(|object| !dying.contains(object)));
-        for batch in found.chunks(limits::DELETES_PER_REQUEST) {
-            if self.is_late() {
+        // At least so many, so that it goes on.
+        for (number, batch) in found.chunks(limits::DELETES_PER_REQUEST).enumerate() {
+            if number > 0 && self.is_late() {
                 swept.more = true;
                 return Ok(swept);
             }
@@ -209,13 +266,90 @@ impl Upkeep {
             chain.metrics.record(Metric::BytesSwept, bytes);
             batch.iter().for_each(|deletion| tell(Step::Deleted(deletion)));
         }
-        self.memory().note_swept(&swept, horizon, false);
+        self.memory().note_swept(&swept, horizon, round);
         Ok(swept)
+    }
+
+    /// A sweep has its share of a run, whatever was before it: half of that for a look at all there is, which ends then.
+    fn share(&self) -> Option<Duration> {
+        let (now, share) = (self.ledger.chain.env.monotonic(), self.run_max? / 4);
+        let mut memory = self.memory();
+        let until = memory.until.map_or(now + share, |until| until.max(now + share));
+        memory.until = Some(until);
+        Some(now + (until - now) / 2)
+    }
+
+    /// Of all there is, what is not needed, or of a part of it.
+    async fn look_at_all(
+        &self,
+        horizon: Horizon,
+        needed: &Needed,
+        until: Option<Duration>,
+        tell: impl FnMut(u64),
+    ) -> Result<Looked> {
+        // A folder is not listed in order; and it is quick.
+        let until = until.filter(|_| self.ledger.chain.objects.lists_in_order());
+        let mut look = Look::new(self, needed, until, tell);
+        let stopped = self.memory().round.clone();
+        let mut round = match (until, stopped) {
+            (Some(_), Some(round)) => round,
+            (Some(_), None) => Round::new(horizon, self.anywhere().await?),
+            (None, _) => Round::new(horizon, None),
+        };
+        let is_done = 'looked: {
+            for kind in FEW {
+                if look.list(kind, None, None).await?.is_some() {
+                    break 'looked false;
+                }
+            }
+            loop {
+                let to = round.began.as_ref().filter(|_| round.wrapped);
+                match look.list(MERGED, round.at.as_ref(), to).await? {
+                    Some(stopped) => {
+                        round.at = Some(stopped);
+                        break 'looked false;
+                    }
+                    None if round.wrapped || round.began.is_none() => break 'looked true,
+                    None => (round.wrapped, round.at) = (true, None),
+                }
+            }
+        };
+        let is_orphan = |found: &&Deletion| matches!(found.why, Reason::Orphan { .. } | Reason::HalfWritten);
+        let orphans = look.found.iter().filter(is_orphan).filter_map(|found| found.bytes);
+        round.orphan_bytes += orphans.sum::<u64>();
+        round.is_clean &= look.found.is_empty();
+        if is_done {
+            self.ledger.chain.metrics.record(Metric::OrphanBytes, round.orphan_bytes);
+        }
+        Ok(Looked { found: look.found, swept: look.swept, round: Some(round) })
+    }
+
+    /// The merged segment of a record that is picked at random; `None`: with the first.
+    async fn anywhere(&self) -> Result<Option<Path>> {
+        let chain = &self.ledger.chain;
+        let random = |below: u64| chain.env.random_u64() % below;
+        let picked = chain.view(|view| {
+            let partitions = view.topics.iter().flat_map(|(id, topic)| {
+                let merged = topic.partitions.iter().zip(0u32..).filter(|(p, _)| p.indexed_to > p.log_start);
+                merged.map(move |(p, number)| (*id, topic, number, p.log_start..p.indexed_to))
+            });
+            let mut partitions: Vec<_> = partitions.collect();
+            if partitions.is_empty() {
+                return None;
+            }
+            let (id, topic, partition, merged) =
+                partitions.swap_remove(random(partitions.len() as u64) as usize);
+            let offset = merged.start + random(merged.end - merged.start);
+            Some((id, topic.name.clone(), partition, offset))
+        })?;
+        let Some((id, name, partition, offset)) = picked else { return Ok(None) };
+        let row = chain.row_at(id, partition, offset, Consistency::Eventual).await?;
+        Ok(row.map(|row| row.object.name(&name).path()))
     }
 
     /// What was let go, by name, and old checkpoints, where there is a new one. Of a topic that was deleted meanwhile nobody knows
     /// the names; and what is drawn at the floor or later waits for the next run.
-    async fn let_go(&self, horizon: Horizon, needed: &Needed) -> Result<(Vec<Deletion>, Swept)> {
+    async fn let_go(&self, horizon: Horizon, needed: &Needed) -> Result<Looked> {
         let names: Vec<ObjectName> = self.ledger.chain.view(|view| {
             let mut memory = self.memory();
             let dead = view.dead.iter().filter(|dead| dead.slot < horizon.forget);
@@ -227,12 +361,13 @@ impl Upkeep {
             };
             memory.let_go.iter().filter_map(name).collect()
         })?;
-        let (mut found, mut swept) = (Vec::new(), Swept::default());
+        let mut look = Look::new(self, needed, None, |_| {});
         if self.memory().checkpoint != Some(horizon.checkpoint) {
-            (found, swept) = self.list(&KINDS[2..], needed, |_| {}).await?;
+            look.list(CHECKPOINTS, None, None).await?;
         }
+        let Look { mut found, swept, .. } = look;
         found.extend(names.into_iter().filter_map(|name| needed.judge(name, None, None, &needed.dead)));
-        Ok((found, swept))
+        Ok(Looked { found, swept, round: None })
     }
 
     /// Those that no index row names and, where there are merged segments, no view after the rows were read.
@@ -305,64 +440,88 @@ impl Upkeep {
         let (sweep_ms, read_ms) = (before(self.settings.sweep_lag_ms), before(self.settings.read_lag_ms));
         chain.view(|view| (horizon(view, sweep_ms, read_ms), Needed::of(view, chain.era)))
     }
+}
 
-    /// Objects of these kinds that are not needed, and how many were looked at, which `tell` hears of now and then.
-    async fn list(
-        &self,
-        kinds: &[&str],
-        needed: &Needed,
-        mut tell: impl FnMut(u64),
-    ) -> Result<(Vec<Deletion>, Swept)> {
-        let objects = &self.ledger.chain.objects;
-        let (mut found, mut swept) = (Vec::new(), Swept::default());
-        let mut named = Named::new(self, Sweep::Whole);
-        for kind in kinds {
-            let mut listed = objects.list(kind);
-            while let Some((path, bytes)) = objects.next(&mut listed).await? {
-                swept.listed += 1;
-                if swept.listed.is_multiple_of(limits::LIST_TOLD_EVERY) {
-                    tell(swept.listed);
-                }
-                // What is not a name of ours is not ours to delete.
-                let Ok(name) = path.parse::<ObjectName>() else { continue };
-                let Some(deletion) = needed.judge(name, None, Some(bytes), &needed.dead) else { continue };
-                if let Some((hour, object)) = needed.asks_rows(&deletion)
-                    && named.holds(hour, object).await?
-                {
-                    continue;
-                }
-                found.push(deletion);
-                if found.len() >= limits::SWEEP_OBJECTS_MAX {
-                    swept.more = true;
-                    return Ok((found, swept));
-                }
+impl<'a, T: FnMut(u64)> Look<'a, T> {
+    fn new(upkeep: &'a Upkeep, needed: &'a Needed, until: Option<Duration>, tell: T) -> Self {
+        let named = Named::new(upkeep, Sweep::Whole);
+        Self { upkeep, needed, named, tell, until, found: Vec::new(), swept: Swept::default() }
+    }
+
+    /// Looks at objects of a kind behind one name, up to another. `Some`: it stopped behind this one, and there may be more.
+    async fn list(&mut self, kind: &str, after: Option<&Path>, to: Option<&Path>) -> Result<Option<Path>> {
+        let objects = &self.upkeep.ledger.chain.objects;
+        let mut listed = objects.list(kind, after);
+        let mut since = 0;
+        while let Some((path, bytes)) = objects.next(&mut listed).await? {
+            if to.is_some_and(|to| path > *to) {
+                break;
             }
-            for (half, bytes) in objects.halves(kind).await? {
-                swept.listed += 1;
-                found.extend(needed.judge(half.name, Some(half.number), Some(bytes), &needed.dead));
+            since += 1;
+            self.swept.listed += 1;
+            if self.swept.listed.is_multiple_of(limits::LIST_TOLD_EVERY) {
+                (self.tell)(self.swept.listed);
+            }
+            self.look_at(path.as_ref(), bytes).await?;
+            let is_late = kind == MERGED && since % self.upkeep.settings.list_page == 0 && self.is_late();
+            if is_late || self.found.len() >= limits::SWEEP_OBJECTS_MAX {
+                self.swept.more = true;
+                return Ok(Some(path));
             }
         }
-        Ok((found, swept))
+        for (half, bytes) in objects.halves(kind).await? {
+            self.swept.listed += 1;
+            let judged = self.needed.judge(half.name, Some(half.number), Some(bytes), &self.needed.dead);
+            self.found.extend(judged);
+        }
+        Ok(None)
+    }
+
+    async fn look_at(&mut self, path: &str, bytes: u64) -> Result<()> {
+        // What is not a name of ours is not ours to delete.
+        let Ok(name) = path.parse::<ObjectName>() else { return Ok(()) };
+        let Some(deletion) = self.needed.judge(name, None, Some(bytes), &self.needed.dead) else {
+            return Ok(());
+        };
+        if let Some((hour, object)) = self.needed.asks_rows(&deletion)
+            && self.named.holds(hour, object).await?
+        {
+            return Ok(());
+        }
+        self.found.push(deletion);
+        Ok(())
+    }
+
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| self.upkeep.ledger.chain.env.monotonic() >= until)
+    }
+}
+
+impl Round {
+    fn new(since: Horizon, began: Option<Path>) -> Self {
+        Self { since, at: began.clone(), began, wrapped: false, is_clean: true, orphan_bytes: 0 }
     }
 }
 
 impl Memory {
     /// These are gone, or needed.
-    fn forget(&mut self, objects: impl Iterator<Item = ObjectRef>) {
+    pub(super) fn forget(&mut self, objects: impl Iterator<Item = ObjectRef>) {
         for object in objects {
             self.let_go.remove(&object);
         }
     }
 
-    /// A sweep looked at all that it was to look at, and `is_clean`: found nothing.
-    fn note_swept(&mut self, swept: &Swept, horizon: Horizon, is_clean: bool) {
+    /// A sweep did what it was to do, or stopped among what it looked at.
+    fn note_swept(&mut self, swept: &Swept, horizon: Horizon, round: Option<Round>) {
         if swept.more {
+            self.round = round.or(self.round.take());
             return;
         }
         self.checkpoint = Some(horizon.checkpoint);
-        if swept.whole {
-            self.clean = is_clean.then_some(horizon);
-            self.let_go.retain(|object, _| object.drawn >= horizon.floor);
+        if let Some(Round { since, is_clean, .. }) = round {
+            self.round = None;
+            self.clean = (is_clean && since == horizon).then_some(horizon);
+            self.let_go.retain(|object, _| object.drawn >= since.floor);
         }
     }
 }

@@ -565,6 +565,10 @@ async fn a_run_ends_in_its_time_and_the_next_goes_on() {
     world.clock.pass(HOUR);
     let run = world.upkeep().run_whole(|_| {}).await.unwrap();
     assert!(!run.more && run.swept.unwrap().objects == 2, "{run:?}");
+    // A sweep has its share, whatever was before it.
+    world.put(&l0(0, 0, 2)).await;
+    let run = hurried.run_whole(|_| {}).await.unwrap();
+    assert!(run.more && run.swept.unwrap().objects == 1, "{run:?}");
     // Nor does retention look at more than there is time for.
     world.clock.pass(8 * HOUR);
     for (most, trimmed) in [(0, 0), (3_600, 1)] {
@@ -590,4 +594,133 @@ async fn what_there_is_no_time_for_has_its_turn() {
         first.extend(asked);
     }
     assert_eq!(first, (0..8).collect());
+}
+
+/// Sixty merged segments, orphans among them, and those of a deleted topic before them.
+async fn large() -> (World, Vec<String>) {
+    let world = World::new(&[]).await;
+    for _ in 0..60 {
+        world.flush(0).await;
+        world.merge().await;
+        world.clock.pass(HOUR);
+    }
+    world.sweep().await;
+    let mut orphans = Vec::new();
+    for (n, path) in world.merged().await.iter().enumerate().filter(|(n, _)| n % 5 == 0) {
+        let ObjectName::L1 { topic, id, hour, era, ledger, .. } = path.parse().unwrap() else {
+            panic!("{path}")
+        };
+        let ulid = Ulid(n as u128);
+        orphans.push(ObjectName::L1 { topic, id, hour, era, ledger, drawn: 1, ulid }.to_string());
+    }
+    for hour in 0..10 {
+        let (topic, id, ulid) = ("gone".into(), TopicId(7), Ulid(hour.into()));
+        orphans.push(ObjectName::L1 { topic, id, hour, era: 0, ledger: 0, drawn: 1, ulid }.to_string());
+    }
+    for path in &orphans {
+        world.put(path).await;
+    }
+    orphans.sort();
+    (world, orphans)
+}
+
+/// Of a bucket, which is listed in order, a run that is short of time looks at a part, and the next one at what follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_all_there_is_goes_on_where_it_stopped() {
+    for _ in 0..5 {
+        let (world, orphans) = large().await;
+        let there = world.merged().await.len() as u64;
+        assert_eq!(there, 60 + orphans.len() as u64);
+        let settings = UpkeepSettings { list_page: 7, ..UpkeepSettings::default() };
+        let hurried = world.log.upkeep(settings.clone()).within(Duration::ZERO);
+        let (mut parts, mut listed, mut deleted) = (Vec::new(), 0, Vec::new());
+        loop {
+            let is_few = |path: &&String| path.starts_with("l0/") || path.starts_with("ckpt/");
+            let few = world.paths().await.iter().filter(is_few).count() as u64;
+            let tell = |step: Step<'_>| {
+                if let Step::Deleted(deletion) = step {
+                    deleted.push(deletion.name.to_string());
+                }
+            };
+            let run = hurried.run_whole(tell).await.unwrap();
+            let swept = run.swept.unwrap();
+            listed += swept.listed - few;
+            parts.push(swept);
+            if !swept.more {
+                break;
+            }
+            assert!(run.more && parts.len() < 100, "{run:?}");
+            assert!(swept.listed - few <= 14, "{parts:?}");
+        }
+        assert!(parts.len() > 10, "{parts:?}");
+        deleted.sort();
+        assert_eq!((listed, &deleted), (there, &orphans), "each once: {parts:?}");
+        assert_eq!(world.merged().await.len(), 60);
+        assert_eq!(world.totals.of(Metric::OrphanBytes).sum, (orphans.len() as u64 - 10) * 10);
+        // What came behind its back is found by the next.
+        for path in [orphans.first().unwrap(), orphans.last().unwrap()] {
+            world.put(path).await;
+        }
+        while hurried.run_whole(|_| {}).await.unwrap().swept.unwrap().more {}
+        assert_eq!(world.merged().await.len(), 60);
+    }
+}
+
+/// Nor has each part of a log its turn only if one process lives for so long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_all_there_is_begins_anywhere() {
+    let (world, _) = large().await;
+    let settings = UpkeepSettings { list_page: 7, ..UpkeepSettings::default() };
+    let mut runs = 0;
+    while world.merged().await.len() > 60 {
+        let hurried = world.log.upkeep(settings.clone()).within(Duration::ZERO);
+        assert!(hurried.sweep(Sweep::Whole, |_| {}).await.unwrap().more);
+        runs += 1;
+        assert!(runs < 1_000);
+    }
+    assert!(runs > 10, "{runs}");
+}
+
+/// What a merge or a rewrite put that lost its race is deleted by who put it, without a look at all there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lost_its_race_is_deleted_by_name() {
+    for rewrites in [false, true] {
+        let world = World::new(&[]).await;
+        let (one, other) = (world.upkeep(), world.upkeep());
+        let mut lost = 0;
+        for _ in 0..100 {
+            let before = world.merged().await.len();
+            for _ in 0..2 {
+                world.flush(0).await;
+                match rewrites {
+                    true => drop(world.merge().await),
+                    false => drop(tokio::join!(one.merge(true, |_, _| {}), other.merge(true, |_, _| {}))),
+                }
+            }
+            if rewrites {
+                drop(tokio::join!(one.rewrite(true, |_| {}), other.rewrite(true, |_| {})));
+            }
+            lost = world.merged().await.len() - before - if rewrites { 3 } else { 2 };
+            if lost > 0 {
+                break;
+            }
+        }
+        assert!(lost > 0, "nobody lost");
+        world.clock.pass(HOUR);
+        world.flush(0).await;
+        world.clock.pass(2 * HOUR);
+        let mut orphans = 0;
+        for upkeep in [&one, &other] {
+            let tell = |deletion: &Deletion| {
+                let is_l1 = matches!(deletion.name, ObjectName::L1 { .. });
+                orphans += usize::from(is_l1 && matches!(deletion.why, Reason::Orphan { .. }));
+            };
+            upkeep.sweep(Sweep::LetGo, tell).await.unwrap();
+            assert!(upkeep.memory().let_go.is_empty());
+        }
+        assert_eq!(orphans, lost);
+        assert_eq!(world.sweep().await.1, [], "nothing is left");
+        let report = world.verify().await;
+        assert!(report.damage.is_empty(), "{report:?}");
+    }
 }

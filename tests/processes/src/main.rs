@@ -185,7 +185,8 @@ async fn upkeep(args: &[String]) -> tidelog_core::Result<()> {
     let [store] = args else { panic!("upkeep takes one argument") };
     let (log, _) = open(store, 0).await?;
     // Views of readers are at most this old. Small parts, so that a kill meets uploads, too.
-    let upkeep = log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 3_000, part_bytes: 2_000 });
+    let upkeep =
+        log.upkeep(UpkeepSettings { sweep_lag_ms: 0, read_lag_ms: 3_000, part_bytes: 2_000, list_page: 3 });
     loop {
         let done = async {
             // By name first: a look at all there is would leave nothing to it.

@@ -145,7 +145,7 @@ fn many(from: u64, to: u64, bug: Option<Bug>) -> bool {
 }
 
 /// Cells that a thousand seeds must meet.
-const CELLS: [(&str, &str, &[&str]); 81] = [
+const CELLS: [(&str, &str, &[&str]); 82] = [
     ("table put", "none", &["stored", "one is there"]),
     ("table put", "refused", &["refused"]),
     ("table put", "throttled", &["throttled"]),
@@ -214,7 +214,8 @@ const CELLS: [(&str, &str, &[&str]); 81] = [
     ("retention", "none", &["committed"]),
     ("retention", "clock ahead", &["held"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),
-    ("sweep", "none", &["deleted by name, not merged", "deleted by name, trimmed"]),
+    ("sweep", "none", &["deleted by name, not merged", "deleted by name, no row"]),
+    ("sweep", "none", &["stopped in the middle", "came to the end in parts"]),
     ("object delete", "none", &["done"]),
     ("object delete", "refused", &["error"]),
     ("object delete", "throttled", &["error"]),

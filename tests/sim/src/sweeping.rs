@@ -1,12 +1,13 @@
 //! Those who move and take away: merge, trim, retention, sweep; and who brings back a process that met damage.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join;
 use tidelog_core::ledger::action::{Action, TrimTo};
 use tidelog_core::objects::ObjectName;
-use tidelog_core::upkeep::{Deletion, Reason, Sweep, Trim};
-use tidelog_core::{Error, Upkeep, UpkeepSettings};
+use tidelog_core::upkeep::{Deletion, Reason, Sweep, Swept, Trim};
+use tidelog_core::{Error, Log, Upkeep, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED};
 use crate::clock::{Gate, sleep_ms};
@@ -17,30 +18,35 @@ use crate::rng::Rng;
 pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(300, 6_000)).await;
-        let place = cast.some_place(&mut rng);
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let found = log.ledger().chain().view(|view| {
-            let (topic, _, p) = view.partition_or_unknown(&place.0, place.1)?;
-            Ok::<_, Error>((topic, p.log_start, p.next))
-        });
-        let Ok(Ok((topic, start, end))) = found else { continue };
-        if start == end {
-            continue;
-        }
         // Now and then all there is: merged segments go whole, which seldom end where a trim does.
-        let log_start = if rng.chance(200) { end } else { start + 1 + rng.below((end - start) / 2) };
-        cast.oracle().trim_begins(&place, log_start);
-        let trim = Action::Trim(vec![TrimTo { topic, partition: place.1, log_start, oldest_ms: 0 }]);
-        match gate.ask(log.ledger().act(trim)).await {
-            Some(Ok(_)) => {
-                cast.world.saw("trim", "none", "committed");
-                cast.oracle().trimmed(&place, log_start);
-            }
-            // One before it was unknown, or another process was further on.
-            Some(Err(Error::Superseded { .. })) => cast.world.saw("trim", "none", "superseded"),
-            Some(Err(error)) => cast.refused(&gate.name, &place, &error),
-            None => {}
+        let all = rng.chance(200);
+        trim(&cast, &mut rng, &gate, &log, all).await;
+    }
+}
+
+async fn trim(cast: &Cast, rng: &mut Rng, gate: &Gate, log: &Log, all: bool) {
+    let place = cast.some_place(rng);
+    let found = log.ledger().chain().view(|view| {
+        let (topic, _, p) = view.partition_or_unknown(&place.0, place.1)?;
+        Ok::<_, Error>((topic, p.log_start, p.next))
+    });
+    let Ok(Ok((topic, start, end))) = found else { return };
+    if start == end {
+        return;
+    }
+    let log_start = if all { end } else { start + 1 + rng.below((end - start) / 2) };
+    cast.oracle().trim_begins(&place, log_start);
+    let trim = Action::Trim(vec![TrimTo { topic, partition: place.1, log_start, oldest_ms: 0 }]);
+    match gate.ask(log.ledger().act(trim)).await {
+        Some(Ok(_)) => {
+            cast.world.saw("trim", "none", "committed");
+            cast.oracle().trimmed(&place, log_start);
         }
+        // One before it was unknown, or another process was further on.
+        Some(Err(Error::Superseded { .. })) => cast.world.saw("trim", "none", "superseded"),
+        Some(Err(error)) => cast.refused(&gate.name, &place, &error),
+        None => {}
     }
 }
 
@@ -147,6 +153,10 @@ pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
             Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
             None => {}
         }
+        // What it put and lost its race with.
+        if rng.chance(100) {
+            sweep(&cast, &gate, &upkeep.with_settings(sweeps(0)), Sweep::LetGo).await;
+        }
     }
 }
 
@@ -160,8 +170,19 @@ pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
         let upkeep = log.upkeep(UpkeepSettings { read_lag_ms, ..UpkeepSettings::default() });
         // Often stopped in the middle, between the look at a row and its end: what is written there meanwhile must stay.
         let (stops, after_ms, for_ms) =
-            (rng.chance(800), rng.below(5 * cast.world.plan.latency_ms), rng.between(100, 5_000));
+            (rng.chance(800), rng.below(3 * cast.world.plan.latency_ms), rng.between(100, 5_000));
         let other = cast.some_process(&mut rng).running().filter(|_| rng.chance(800));
+        if stops {
+            if rng.chance(100) {
+                trim(&cast, &mut rng, &gate, &log, true).await;
+            }
+            // What it marks now is due then.
+            match gate.ask(upkeep.trim_rows()).await {
+                Some(Ok(_)) => sleep_ms(5).await,
+                Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
+                None => continue,
+            }
+        }
         let stop = async {
             if stops {
                 sleep_ms(after_ms).await;
@@ -186,23 +207,36 @@ fn sweeps(sweep_lag_ms: u64) -> UpkeepSettings {
     UpkeepSettings { sweep_lag_ms, read_lag_ms: 300_000, ..UpkeepSettings::default() }
 }
 
-/// Sweeps all there is, in any process; two of them at once.
+/// Sweeps all there is, in any process; two of them at once. Now and then without the time for it: in parts, from anywhere on.
 pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(300, 6_000)).await;
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
-        let upkeep = log.upkeep(sweeps(rng.pick(&[0, 0, 1_000, 20_000])));
-        sweep(&cast, &gate, &upkeep, Sweep::Whole).await;
+        let settings = sweeps(rng.pick(&[0, 0, 1_000, 20_000]));
+        if rng.chance(700) {
+            sweep(&cast, &gate, &log.upkeep(settings), Sweep::Whole).await;
+            continue;
+        }
+        let list_page = rng.pick(&[1, 3, 10]);
+        let hurried = log.upkeep(UpkeepSettings { list_page, ..settings }).within(Duration::ZERO);
+        for _ in 0..rng.between(2, 6) {
+            match sweep(&cast, &gate, &hurried, Sweep::Whole).await {
+                Some(swept) if swept.more => cast.world.saw("sweep", "none", "stopped in the middle"),
+                Some(_) => cast.world.saw("sweep", "none", "came to the end in parts"),
+                None => break,
+            }
+            sleep_ms(rng.below(500)).await;
+        }
     }
 }
 
-async fn sweep(cast: &Cast, gate: &Gate, upkeep: &Upkeep, among: Sweep) {
+async fn sweep(cast: &Cast, gate: &Gate, upkeep: &Upkeep, among: Sweep) -> Option<Swept> {
     let tell = |deletion: &Deletion| {
         cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
         let kind = match (among, &deletion.name, deletion.why) {
             (Sweep::LetGo, ObjectName::L0 { .. }, _) => "deleted by name, not merged",
             (Sweep::LetGo, ObjectName::L1 { .. }, Reason::Dead { .. }) => "deleted by name, rewritten",
-            (Sweep::LetGo, ObjectName::L1 { .. }, _) => "deleted by name, trimmed",
+            (Sweep::LetGo, ObjectName::L1 { .. }, _) => "deleted by name, no row",
             (_, _, Reason::Dead { .. }) => "deleted, dead",
             (_, _, Reason::Orphan { .. }) => "deleted, orphan",
             (_, _, Reason::OldCheckpoint { .. }) => "deleted, checkpoint",
@@ -211,9 +245,12 @@ async fn sweep(cast: &Cast, gate: &Gate, upkeep: &Upkeep, among: Sweep) {
         };
         cast.world.saw("sweep", "none", kind);
     };
-    match gate.ask(upkeep.sweep(among, tell)).await {
-        Some(Ok(_)) | None => {}
-        Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
+    match gate.ask(upkeep.sweep(among, tell)).await? {
+        Ok(swept) => Some(swept),
+        Err(error) => {
+            cast.refused(&gate.name, &cast.places()[0], &error);
+            None
+        }
     }
 }
 

@@ -139,6 +139,7 @@ const IN_PARTS: UpkeepSettings = UpkeepSettings {
     sweep_lag_ms: limits::SWEEP_LAG_MS,
     read_lag_ms: limits::READ_LAG_MS,
     part_bytes: 1_000,
+    list_page: limits::LIST_PAGE,
 };
 
 #[tokio::test(flavor = "multi_thread")]
