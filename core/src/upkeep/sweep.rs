@@ -279,7 +279,8 @@ impl Upkeep {
         Some(now + (until - now) / 2)
     }
 
-    /// Of all there is, what is not needed, or of a part of it.
+    /// Of all there is, what is not needed, or of a part of it and of what was let go: else that could be behind its back, and
+    /// the floor would make the view forget it.
     async fn look_at_all(
         &self,
         horizon: Horizon,
@@ -321,7 +322,14 @@ impl Upkeep {
         if is_done {
             self.ledger.chain.metrics.record(Metric::OrphanBytes, round.orphan_bytes);
         }
-        Ok(Looked { found: look.found, swept: look.swept, round: Some(round) })
+        let Look { mut found, swept, .. } = look;
+        let whole = found.iter().filter(|deletion| deletion.half.is_none());
+        let listed: BTreeSet<ObjectName> = whole.map(|deletion| deletion.name.clone()).collect();
+        let let_go = self.let_go_by_name(horizon, needed)?;
+        found.extend(let_go.into_iter().filter(|deletion| !listed.contains(&deletion.name)));
+        // Topic by topic: their rows are read.
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Looked { found, swept, round: Some(round) })
     }
 
     /// The merged segment of a record that is picked at random; `None`: with the first.
@@ -347,9 +355,20 @@ impl Upkeep {
         Ok(row.map(|row| row.object.name(&name).path()))
     }
 
-    /// What was let go, by name, and old checkpoints, where there is a new one. Of a topic that was deleted meanwhile nobody knows
-    /// the names; and what is drawn at the floor or later waits for the next run.
+    /// What was let go, and old checkpoints, where there is a new one.
     async fn let_go(&self, horizon: Horizon, needed: &Needed) -> Result<Looked> {
+        let mut look = Look::new(self, needed, None, |_| {});
+        if self.memory().checkpoint != Some(horizon.checkpoint) {
+            look.list(CHECKPOINTS, None, None).await?;
+        }
+        let Look { mut found, swept, .. } = look;
+        found.extend(self.let_go_by_name(horizon, needed)?);
+        Ok(Looked { found, swept, round: None })
+    }
+
+    /// What was let go. Of a topic that was deleted meanwhile nobody knows the names; and what is drawn at the floor or later waits
+    /// for the next run.
+    fn let_go_by_name(&self, horizon: Horizon, needed: &Needed) -> Result<Vec<Deletion>> {
         let names: Vec<ObjectName> = self.ledger.chain.view(|view| {
             let mut memory = self.memory();
             let dead = view.dead.iter().filter(|dead| dead.slot < horizon.forget);
@@ -361,13 +380,7 @@ impl Upkeep {
             };
             memory.let_go.iter().filter_map(name).collect()
         })?;
-        let mut look = Look::new(self, needed, None, |_| {});
-        if self.memory().checkpoint != Some(horizon.checkpoint) {
-            look.list(CHECKPOINTS, None, None).await?;
-        }
-        let Look { mut found, swept, .. } = look;
-        found.extend(names.into_iter().filter_map(|name| needed.judge(name, None, None, &needed.dead)));
-        Ok(Looked { found, swept, round: None })
+        Ok(names.into_iter().filter_map(|name| needed.judge(name, None, None, &needed.dead)).collect())
     }
 
     /// Those that no index row names and, where there are merged segments, no view after the rows were read.
@@ -521,7 +534,6 @@ impl Memory {
         if let Some(Round { since, is_clean, .. }) = round {
             self.round = None;
             self.clean = (is_clean && since == horizon).then_some(horizon);
-            self.let_go.retain(|object, _| object.drawn >= since.floor);
         }
     }
 }

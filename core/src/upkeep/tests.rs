@@ -666,6 +666,24 @@ async fn a_look_at_all_there_is_goes_on_where_it_stopped() {
     }
 }
 
+/// While a look at all there is goes on, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_let_go_behind_the_back_of_a_look_is_deleted_by_name() {
+    let (world, _) = large().await;
+    let upkeep = world.log.upkeep(UpkeepSettings { list_page: 7, ..UpkeepSettings::default() });
+    let hurried = upkeep.clone().within(Duration::ZERO);
+    for _ in 0..5 {
+        assert!(hurried.sweep(Sweep::Whole, |_| {}).await.unwrap().more);
+    }
+    world.log.admin().delete_records("t", Some(&[0]), Position::End).await.unwrap();
+    upkeep.begin();
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 0, "an hour for readers");
+    world.clock.pass(HOUR);
+    assert_eq!(upkeep.trim_rows().await.unwrap(), 60);
+    while hurried.sweep(Sweep::Whole, |_| {}).await.unwrap().more {}
+    assert_eq!(world.merged().await, Vec::<String>::new());
+}
+
 /// Nor has each part of a log its turn only if one process lives for so long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_all_there_is_begins_anywhere() {
