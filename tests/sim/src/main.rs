@@ -214,7 +214,11 @@ const CELLS: [(&str, &str, &[&str]); 82] = [
     ("retention", "none", &["committed"]),
     ("retention", "clock ahead", &["held"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),
-    ("sweep", "none", &["deleted by name, not merged", "deleted by name, no row"]),
+    (
+        "sweep",
+        "none",
+        &["deleted by name, not merged", "deleted by name, trimmed", "deleted by name, lost its race"],
+    ),
     ("sweep", "none", &["stopped in the middle", "came to the end in parts"]),
     ("object delete", "none", &["done"]),
     ("object delete", "refused", &["error"]),

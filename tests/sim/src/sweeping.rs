@@ -155,7 +155,14 @@ pub async fn merger(cast: Arc<Cast>, mut rng: Rng) {
         }
         // What it put and lost its race with.
         if rng.chance(100) {
-            sweep(&cast, &gate, &upkeep.with_settings(sweeps(0)), Sweep::LetGo).await;
+            sweep(
+                &cast,
+                &gate,
+                &upkeep.with_settings(sweeps(0)),
+                Sweep::LetGo,
+                "deleted by name, lost its race",
+            )
+            .await;
         }
     }
 }
@@ -198,7 +205,7 @@ pub async fn row_trimmer(cast: Arc<Cast>, mut rng: Rng) {
             Some(Err(error)) => cast.refused(&gate.name, &cast.places()[0], &error),
         }
         // What these rows named, and what is dead.
-        sweep(&cast, &gate, &upkeep.with_settings(sweeps(0)), Sweep::LetGo).await;
+        sweep(&cast, &gate, &upkeep.with_settings(sweeps(0)), Sweep::LetGo, "deleted by name, trimmed").await;
     }
 }
 
@@ -214,13 +221,13 @@ pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
         let Some((gate, log)) = cast.some_process(&mut rng).running() else { continue };
         let settings = sweeps(rng.pick(&[0, 0, 1_000, 20_000]));
         if rng.chance(700) {
-            sweep(&cast, &gate, &log.upkeep(settings), Sweep::Whole).await;
+            sweep(&cast, &gate, &log.upkeep(settings), Sweep::Whole, "").await;
             continue;
         }
         let list_page = rng.pick(&[1, 3, 10]);
         let hurried = log.upkeep(UpkeepSettings { list_page, ..settings }).within(Duration::ZERO);
         for _ in 0..rng.between(2, 6) {
-            match sweep(&cast, &gate, &hurried, Sweep::Whole).await {
+            match sweep(&cast, &gate, &hurried, Sweep::Whole, "").await {
                 Some(swept) if swept.more => cast.world.saw("sweep", "none", "stopped in the middle"),
                 Some(_) => cast.world.saw("sweep", "none", "came to the end in parts"),
                 None => break,
@@ -230,13 +237,20 @@ pub async fn sweeper(cast: Arc<Cast>, mut rng: Rng) {
     }
 }
 
-async fn sweep(cast: &Cast, gate: &Gate, upkeep: &Upkeep, among: Sweep) -> Option<Swept> {
+/// `unnamed`: what a merged segment is to whoever deletes it by name, though no commit let it go.
+async fn sweep(
+    cast: &Cast,
+    gate: &Gate,
+    upkeep: &Upkeep,
+    among: Sweep,
+    unnamed: &'static str,
+) -> Option<Swept> {
     let tell = |deletion: &Deletion| {
         cast.world.note(&gate.name, || format!("sweeps {} {:?}", deletion.name, deletion.why));
         let kind = match (among, &deletion.name, deletion.why) {
             (Sweep::LetGo, ObjectName::L0 { .. }, _) => "deleted by name, not merged",
             (Sweep::LetGo, ObjectName::L1 { .. }, Reason::Dead { .. }) => "deleted by name, rewritten",
-            (Sweep::LetGo, ObjectName::L1 { .. }, _) => "deleted by name, no row",
+            (Sweep::LetGo, ObjectName::L1 { .. }, _) => unnamed,
             (_, _, Reason::Dead { .. }) => "deleted, dead",
             (_, _, Reason::Orphan { .. }) => "deleted, orphan",
             (_, _, Reason::OldCheckpoint { .. }) => "deleted, checkpoint",
