@@ -7,7 +7,7 @@
 //! | of the schedule | that, and retention, sweep of what was let go; producers and groups that fell silent |
 //! | of the other schedule | that, and its sweep looks at all objects there are: for what killed runs left, and deleted topics |
 //!
-//! A run begins nothing more after half of its time, but for a sweep that has an eighth of it left, and says that there is more; the next
+//! A run begins nothing more after half of its time, but for a sweep, which has an eighth of it for itself, and says that there is more; the next
 //! event goes on. Several at once do no harm, nor does one that is killed. Nothing depends on an event that is lost: the schedule comes again.
 
 pub mod event;
