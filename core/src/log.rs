@@ -428,7 +428,13 @@ impl Admin {
             }
             starts.push((partition, log_start.max(to)));
             if to > log_start {
-                trims.push(TrimTo { topic: found.id, partition, log_start: to, oldest_ms: 0 });
+                trims.push(TrimTo {
+                    topic: found.id,
+                    partition,
+                    log_start: to,
+                    oldest_ms: 0,
+                    oldest_bytes: 0,
+                });
             }
         }
         Upkeep::new(self.ledger.clone(), UpkeepSettings::default()).move_starts(&trims).await?;

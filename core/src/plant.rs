@@ -57,6 +57,8 @@ pub enum Bug {
     DeadSweptAtOnce,
     /// Trim: retention goes by the clients' timestamps.
     RetentionByClientTimestamp,
+    /// Trim: retention by size lets all go that is merged, once there is too much.
+    SizeLimitForgotten,
     /// Trim: a slice that reaches over the log start goes, too.
     StraddlingSliceDropped,
     /// R4: `Indexed` is committed before the rows are written.
@@ -122,7 +124,7 @@ impl Bug {
     pub const LONG: Bug = Bug::DeadSweptAtOnce;
 
     /// Those that the simulator must notice.
-    pub const ALL: [Bug; 51] = [
+    pub const ALL: [Bug; 52] = [
         Bug::OwnCommitTakenForLostRace,
         Bug::NoAnswerTakenForFailed,
         Bug::OneAbsentReadDecides,
@@ -155,6 +157,7 @@ impl Bug {
         Bug::NamedReadBeforeFloor,
         Bug::NamedCheckpointSwept,
         Bug::RetentionByClientTimestamp,
+        Bug::SizeLimitForgotten,
         Bug::StraddlingSliceDropped,
         Bug::IndexedBeforeRows,
         Bug::PendingTakenForIndexed,

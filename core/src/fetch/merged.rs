@@ -136,12 +136,6 @@ impl Loader {
         Ok((name, loaded))
     }
 
-    /// Bytes of a row's records in its file.
-    pub async fn merged_bytes(&self, chain: &Chain, topic: &str, row: &IndexRow) -> Result<u64> {
-        let footer = self.merged_footer(chain, row, &row.object.name(topic)).await?;
-        Ok(footer.bytes_of(row.range.partition))
-    }
-
     async fn merged_footer(&self, chain: &Chain, row: &IndexRow, name: &ObjectName) -> Result<MergedFooter> {
         let object = row.object.object;
         let key = Key::MergedFooter(object);

@@ -165,6 +165,7 @@ fn l1_range(partition: u32, base: Offset, end: Offset) -> L1Range {
         groups: (0, 1),
         append_ms: (0, 0),
         time_us_max: 0,
+        bytes_running: 0,
         sum: Default::default(),
     }
 }
@@ -302,16 +303,22 @@ async fn what_is_being_rewritten_is_listed_once() {
         ranges: ranges.clone(),
         replaced: vec![],
     };
-    // Sweep finds rows by their hour: nobody may commit records under another one (R3). Nor a time that is yet to come (RFC 0002).
+    // Sweep finds rows by their hour: nobody may commit records under another one (R3). Nor a time that is yet to come (RFC 0002), or
+    // bytes that are nowhere (RFC 0003).
+    let trim = TrimTo { topic: before.id, partition: 0, log_start: 1, oldest_ms: 0, oldest_bytes: 0 };
     let wrong = L1Object { hour: new.hour + 1, ..new.clone() };
     let refused = [
         Action::Rewrite(Rewrite { objects: vec![wrong.clone()], ..commit.clone() }),
         Action::Fold(Fold { objects: vec![wrong], ranges: vec![range(0, 12, 13)] }),
-        Action::Trim(vec![TrimTo { topic: before.id, partition: 0, log_start: 1, oldest_ms: i64::MAX }]),
+        Action::Trim(vec![TrimTo { oldest_ms: i64::MAX, ..trim }]),
+        Action::Trim(vec![TrimTo { oldest_bytes: 1 << 40, ..trim }]),
+        Action::Fold(Fold { objects: objects.clone(), ranges: vec![range(0, 12, 13)] }),
     ];
-    for action in refused {
+    let words =
+        ["another hour", "another hour", "after the newest commit", "all there are", "its file has 500"];
+    for (action, words) in refused.into_iter().zip(words) {
         let error = world.log.ledger().act(action).await.unwrap_err().to_string();
-        assert!(error.contains("another hour") || error.contains("after the newest commit"), "{error}");
+        assert!(error.contains(words), "{error}");
     }
     world.log.ledger().act(Action::Rewrite(commit)).await.unwrap();
     let number = chain.slot();
@@ -348,7 +355,9 @@ async fn a_pending_fold_is_in_the_list() {
     world.append(0, 4, 10, false).await;
     let before = world.list(AsOf::End).await;
     let new = object(before.id, hour(&before.files[0]).unwrap(), world.log.ledger().chain.slot(), 77);
-    let fold = Fold { objects: vec![new.clone()], ranges: vec![l1_range(0, 4, 8)] };
+    let known = world.log.ledger().chain.view(|view| view.partition(before.id, 0).map(|p| p.bytes_running));
+    let range = L1Range { bytes_running: known.unwrap().unwrap(), ..l1_range(0, 4, 8) };
+    let fold = Fold { objects: vec![new.clone()], ranges: vec![range] };
     world.log.ledger().act(Action::Fold(fold)).await.unwrap();
     let list = world.list(AsOf::End).await;
     assert_eq!(list.files.len(), 2);

@@ -279,6 +279,8 @@ pub struct TrimTo {
     pub log_start: Offset,
     /// When the last of the first slice or merged range from there on was appended, ms; 0: nobody looked.
     pub oldest_ms: i64,
+    /// That merged range's [`bytes_running`](L1Range::bytes_running); 0: nobody looked, or it is not merged.
+    pub oldest_bytes: u64,
 }
 
 /// Names a new checkpoint.
@@ -401,6 +403,9 @@ pub struct L1Range {
     pub append_ms: (i64, i64),
     /// Largest timestamp of the partition up to here, µs.
     pub time_us_max: i64,
+    /// Bytes that the partition's records took when they were merged, from its first record up to here; a rewrite changes
+    /// none of it. 0: merged before anybody counted.
+    pub bytes_running: u64,
     /// Record sum.
     pub sum: RecordSum,
 }

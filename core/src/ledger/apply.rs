@@ -171,9 +171,7 @@ impl View {
             Place::Object(_, layout) => layout.groups.len(),
             Place::Inline { .. } => 1,
         };
-        let Some(partition) =
-            self.topics.get_mut(&body.topic).and_then(|t| t.partitions.get_mut(body.partition as usize))
-        else {
+        let Some(partition) = self.partition_mut(body.topic, body.partition) else {
             return self.wrong(format!("appends to unknown {}/{}", body.topic, body.partition));
         };
         // I-BASE
@@ -225,9 +223,7 @@ impl View {
 
     fn apply_lead(&mut self, lead: &Lead) -> Result<()> {
         for (topic, number) in &lead.take {
-            let Some(partition) =
-                self.topics.get_mut(topic).and_then(|t| t.partitions.get_mut(*number as usize))
-            else {
+            let Some(partition) = self.partition_mut(*topic, *number) else {
                 return self.wrong(format!("leads unknown {topic}/{number}"));
             };
             let epoch = partition.epochs.back().map_or(0, |(epoch, _)| epoch.saturating_add(1));
@@ -246,8 +242,9 @@ impl View {
             }
         }
         for (topic, number) in &lead.let_go {
-            let partition = self.topics.get_mut(topic).and_then(|t| t.partitions.get_mut(*number as usize));
-            if let Some(partition) = partition.filter(|p| p.leader == Some(lead.who)) {
+            if let Some(partition) =
+                self.partition_mut(*topic, *number).filter(|p| p.leader == Some(lead.who))
+            {
                 partition.leader = None;
                 self.unlead(lead.who);
             }
@@ -264,9 +261,7 @@ impl View {
     }
 
     fn apply_trim(&mut self, trim: &TrimTo) -> Result<()> {
-        let Some(partition) =
-            self.topics.get_mut(&trim.topic).and_then(|t| t.partitions.get_mut(trim.partition as usize))
-        else {
+        let Some(partition) = self.partition_mut(trim.topic, trim.partition) else {
             return self.wrong(format!("trims unknown {}/{}", trim.topic, trim.partition));
         };
         // I-TRIM: monotone, and never past the end.
@@ -276,6 +271,11 @@ impl View {
         }
         partition.log_start = trim.log_start;
         partition.oldest_ms = partition.oldest_ms.max(trim.oldest_ms);
+        partition.oldest_bytes = match trim.log_start < partition.first_unmerged() {
+            true => partition.oldest_bytes.max(trim.oldest_bytes),
+            // Nothing that is merged is left.
+            false => partition.bytes_running,
+        };
         let mut gone = Vec::new();
         // One that reaches over the log start stays.
         let is_gone = |s: &Slice| match plant::on(Bug::StraddlingSliceDropped) {
@@ -379,6 +379,7 @@ impl View {
                 return self.wrong(format!("folds {}..{}, first unmerged {from}", range.base, range.end));
             }
             partition.time_us_before = gone.last().map_or(0, |s| s.time_us_running);
+            partition.bytes_running = partition.bytes_running.max(range.bytes_running);
             gone.iter().for_each(|slice| self.release(slice));
         }
         let pending = Pending { rewrite: false, objects: fold.objects.clone(), ranges: fold.ranges.clone() };
@@ -423,10 +424,7 @@ impl View {
         let Some(pending) = self.pending.remove(&number) else { return Ok(()) };
         for range in pending.ranges.iter().filter(|_| !pending.rewrite) {
             let topic = pending.objects.get(range.object as usize).map(|o| o.topic);
-            let partition = topic
-                .and_then(|t| self.topics.get_mut(&t))
-                .and_then(|t| t.partitions.get_mut(range.partition as usize));
-            if let Some(partition) = partition {
+            if let Some(partition) = topic.and_then(|topic| self.partition_mut(topic, range.partition)) {
                 partition.indexed_to = partition.indexed_to.max(range.end);
             }
         }

@@ -6,7 +6,7 @@
 //! ```text
 //! u8 version = 1 · slot · 16 id · time_ms · store · level · 2 × option(checkpoint) · floor
 //! list of segments · list of topics (· list of partitions (· slices · producers)) · leaders · groups · pending · dead
-//! (· times of oldest records, if there are any)
+//! (· times of oldest records (· bytes of merged records)), as far as anything is known of them
 //! 8 checksum = xxh3-64 of all before it
 //! ```
 
@@ -77,24 +77,42 @@ pub fn encode(view: &View) -> Bytes {
         out.uint(dead.slot);
         out.uint(dead.time_ms as u64);
     });
-    let oldest = oldest(view);
-    if !oldest.is_empty() {
-        out.list(oldest.iter(), |out, ((topic, partition), ms)| {
-            out.u128(topic.0);
-            out.uint(u64::from(*partition));
-            out.uint(*ms as u64);
-        });
-    }
+    write_known(&mut out, view);
     out.u64(checksum(out.as_slice()));
     out.into_bytes()
 }
 
-/// What is known of when the oldest records of partitions were appended, ms.
-fn oldest(view: &View) -> BTreeMap<(TopicId, u32), i64> {
-    let all = view.topics.iter().flat_map(|(id, topic)| {
-        topic.partitions.iter().zip(0u32..).map(|(partition, number)| ((*id, number), partition.oldest_ms))
-    });
-    all.filter(|(_, ms)| *ms != 0).collect()
+/// What is known of when the oldest records of partitions were appended, and of the bytes of merged ones: nothing was of those
+/// that were written before RFC 0002 and RFC 0003.
+fn write_known(out: &mut Writer, view: &View) {
+    let of = |known: fn(&Partition) -> bool| {
+        let all = view
+            .topics
+            .iter()
+            .flat_map(|(id, topic)| topic.partitions.iter().zip(0u32..).map(move |p| (*id, p)));
+        all.filter(move |(_, (partition, _))| known(partition)).collect::<Vec<_>>()
+    };
+    let (dated, counted) = (of(|p| p.oldest_ms != 0), of(|p| p.bytes_running != 0));
+    let pending: Vec<u64> = pending_ranges(view).map(|range| range.bytes_running).collect();
+    let counts = !counted.is_empty() || pending.iter().any(|bytes| *bytes != 0);
+    if counts || !dated.is_empty() {
+        out.list(dated.iter(), |out, (topic, (partition, number))| {
+            write_place(out, (*topic, *number));
+            out.uint(partition.oldest_ms as u64);
+        });
+    }
+    if counts {
+        out.list(counted.iter(), |out, (topic, (partition, number))| {
+            write_place(out, (*topic, *number));
+            out.uint(partition.bytes_running);
+            out.uint(partition.oldest_bytes);
+        });
+        out.list(pending.iter(), |out, bytes| out.uint(*bytes));
+    }
+}
+
+fn pending_ranges(view: &View) -> impl Iterator<Item = &L1Range> {
+    view.pending.values().flat_map(|pending| &pending.ranges)
 }
 
 /// The view that `bytes` hold; `what` names them in errors.
@@ -163,24 +181,45 @@ fn read_view(from: &mut Reader<'_>) -> Result<View> {
         })
     })?;
     if from.left() > 0 {
-        read_oldest(&mut view, from)?;
+        read_known(&mut view, from)?;
     }
     Ok(view)
 }
 
-fn read_oldest(view: &mut View, from: &mut Reader<'_>) -> Result<()> {
-    let oldest: BTreeMap<(TopicId, u32), i64> =
-        from.map(18, |from| Ok(((TopicId(from.u128()?), from.small()?), from.small()?)))?;
-    if oldest.is_empty() {
+fn read_known(view: &mut View, from: &mut Reader<'_>) -> Result<()> {
+    let dated: BTreeMap<(TopicId, u32), i64> = from.map(18, |from| Ok((read_place(from)?, from.small()?)))?;
+    if dated.is_empty() && from.left() == 0 {
         return Err(from.error("no time of oldest records"));
     }
-    for ((topic, number), ms) in oldest {
-        let partition = view.topics.get_mut(&topic).and_then(|t| t.partitions.get_mut(number as usize));
-        match partition {
-            Some(partition) if 0 < ms && ms <= view.time_ms => partition.oldest_ms = ms,
+    let now_ms = view.time_ms;
+    for ((topic, number), ms) in dated {
+        match view.partition_mut(topic, number) {
+            Some(partition) if 0 < ms && ms <= now_ms => partition.oldest_ms = ms,
             _ => return Err(from.error(format!("{topic}/{number} with oldest records of {ms}"))),
         }
     }
+    if from.left() == 0 {
+        return Ok(());
+    }
+    let counted: BTreeMap<(TopicId, u32), (u64, u64)> =
+        from.map(19, |from| Ok((read_place(from)?, (from.uint()?, from.uint()?))))?;
+    let pending: Vec<u64> = from.list(1, Reader::uint)?;
+    if pending.len() != pending_ranges(view).count() {
+        return Err(from.error(format!("bytes of {} pending ranges", pending.len())));
+    }
+    if counted.is_empty() && pending.iter().all(|bytes| *bytes == 0) {
+        return Err(from.error("no bytes of merged records"));
+    }
+    for ((topic, number), (running, oldest)) in counted {
+        match view.partition_mut(topic, number) {
+            Some(partition) if 0 < running && oldest <= running => {
+                (partition.bytes_running, partition.oldest_bytes) = (running, oldest);
+            }
+            _ => return Err(from.error(format!("{topic}/{number} with {oldest} of {running} bytes"))),
+        }
+    }
+    let ranges = view.pending.values_mut().flat_map(|pending| &mut pending.ranges);
+    ranges.zip(pending).for_each(|(range, bytes)| range.bytes_running = bytes);
     Ok(())
 }
 

@@ -137,11 +137,15 @@ fn payload(action: &Action) -> Writer {
         Action::Lead(lead) => write_lead(&mut out, lead),
         Action::Trim(trims) => {
             out.list(trims.iter(), |out, trim| {
-                partition(out, (trim.topic, trim.partition));
+                write_place(out, (trim.topic, trim.partition));
                 out.uint(trim.log_start);
             });
-            if trims.iter().any(|trim| trim.oldest_ms != 0) {
+            let has_bytes = trims.iter().any(|trim| trim.oldest_bytes != 0);
+            if has_bytes || trims.iter().any(|trim| trim.oldest_ms != 0) {
                 out.list(trims.iter(), |out, trim| out.uint(trim.oldest_ms as u64));
+            }
+            if has_bytes {
+                out.list(trims.iter(), |out, trim| out.uint(trim.oldest_bytes));
             }
         }
         Action::Checkpoint(named) => {
@@ -160,17 +164,21 @@ fn payload(action: &Action) -> Writer {
             out.uint(floor.floor);
             out.uint(floor.forget);
         }
-        Action::Fold(fold) => write_l1(&mut out, &fold.objects, &fold.ranges),
+        Action::Fold(fold) => {
+            write_l1(&mut out, &fold.objects, &fold.ranges);
+            write_bytes_running(&mut out, &fold.ranges);
+        }
         Action::Rewrite(rewrite) => {
             out.u128(rewrite.topic.0);
             out.uint(rewrite.generation);
             write_l1(&mut out, &rewrite.objects, &rewrite.ranges);
-            if !rewrite.replaced.is_empty() {
+            if !rewrite.replaced.is_empty() || counts_bytes(&rewrite.ranges) {
                 out.list(rewrite.replaced.iter(), |out, (object, hour)| {
                     object_ref(out, object);
                     out.uint(u64::from(*hour));
                 });
             }
+            write_bytes_running(&mut out, &rewrite.ranges);
         }
         Action::Indexed(number) => out.uint(*number),
     }
@@ -201,16 +209,18 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
         9 => Action::Offsets(read_offsets(from)?),
         10 => Action::Floor(Floor { floor: from.uint()?, forget: from.uint()? }),
         11 => {
-            let (objects, ranges) = read_l1(from)?;
+            let (objects, mut ranges) = read_l1(from)?;
+            read_bytes_running(from, &mut ranges)?;
             Action::Fold(Fold { objects, ranges })
         }
         12 => {
             let (topic, generation) = (TopicId(from.u128()?), from.uint()?);
-            let (objects, ranges) = read_l1(from)?;
+            let (objects, mut ranges) = read_l1(from)?;
             let replaced = match from.left() {
                 0 => Vec::new(),
                 _ => from.list(20, |from| Ok((read_object_ref(from)?, from.small()?)))?,
             };
+            read_bytes_running(from, &mut ranges)?;
             Action::Rewrite(Rewrite { topic, generation, objects, ranges, replaced })
         }
         13 => Action::Indexed(from.uint()?),
@@ -220,18 +230,49 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
 
 fn read_trims(from: &mut Reader<'_>) -> Result<Vec<TrimTo>> {
     let mut trims = from.list(18, |from| {
-        let (topic, partition) = read_partition(from)?;
-        Ok(TrimTo { topic, partition, log_start: from.uint()?, oldest_ms: 0 })
+        let (topic, partition) = read_place(from)?;
+        Ok(TrimTo { topic, partition, log_start: from.uint()?, oldest_ms: 0, oldest_bytes: 0 })
     })?;
     if from.left() == 0 {
         return Ok(trims);
     }
     let times: Vec<i64> = from.list(1, |from| from.small())?;
-    if times.len() != trims.len() || times.iter().all(|ms| *ms == 0) {
+    if times.len() != trims.len() || from.left() == 0 && times.iter().all(|ms| *ms == 0) {
         return Err(from.error(format!("{} times of {} log starts", times.len(), trims.len())));
     }
     trims.iter_mut().zip(times).for_each(|(trim, ms)| trim.oldest_ms = ms);
+    let bytes = read_counts(from, trims.len())?;
+    trims.iter_mut().zip(bytes).for_each(|(trim, bytes)| trim.oldest_bytes = bytes);
     Ok(trims)
+}
+
+/// One for each of what came before, not all of them 0; or nothing, where all are.
+fn read_counts(from: &mut Reader<'_>, of: usize) -> Result<Vec<u64>> {
+    if from.left() == 0 {
+        return Ok(Vec::new());
+    }
+    let counts: Vec<u64> = from.list(1, Reader::uint)?;
+    match counts.len() != of || counts.iter().all(|count| *count == 0) {
+        true => Err(from.error(format!("{} byte counts for {of}", counts.len()))),
+        false => Ok(counts),
+    }
+}
+
+fn counts_bytes(ranges: &[L1Range]) -> bool {
+    ranges.iter().any(|range| range.bytes_running != 0)
+}
+
+/// What ends whatever says of merged ranges: those that were merged before anybody counted have none (RFC 0003).
+pub(super) fn write_bytes_running(out: &mut Writer, ranges: &[L1Range]) {
+    if counts_bytes(ranges) {
+        out.list(ranges.iter(), |out, range| out.uint(range.bytes_running));
+    }
+}
+
+pub(super) fn read_bytes_running(from: &mut Reader<'_>, ranges: &mut [L1Range]) -> Result<()> {
+    let counts = read_counts(from, ranges.len())?;
+    ranges.iter_mut().zip(counts).for_each(|(range, bytes)| range.bytes_running = bytes);
+    Ok(())
 }
 
 /// See [`Store`].
@@ -383,17 +424,17 @@ pub(super) fn read_record_sum(from: &mut Reader<'_>) -> Result<RecordSum> {
     Ok(RecordSum { hashes: from.u128()?, places: from.u128()? })
 }
 
-fn partition(out: &mut Writer, (topic, partition): (TopicId, u32)) {
+pub(super) fn write_place(out: &mut Writer, (topic, partition): (TopicId, u32)) {
     out.u128(topic.0);
     out.uint(u64::from(partition));
 }
 
-fn read_partition(from: &mut Reader<'_>) -> Result<(TopicId, u32)> {
+pub(super) fn read_place(from: &mut Reader<'_>) -> Result<(TopicId, u32)> {
     Ok((TopicId(from.u128()?), from.small()?))
 }
 
 fn write_slice(out: &mut Writer, slice: &SliceBody) {
-    partition(out, (slice.topic, slice.partition));
+    write_place(out, (slice.topic, slice.partition));
     out.uint(slice.base);
     out.uint(u64::from(slice.group));
     out.uint(slice.first_row);
@@ -416,7 +457,7 @@ fn write_slice(out: &mut Writer, slice: &SliceBody) {
 }
 
 fn read_slice(from: &mut Reader<'_>) -> Result<SliceBody> {
-    let (topic, partition) = read_partition(from)?;
+    let (topic, partition) = read_place(from)?;
     Ok(SliceBody {
         topic,
         partition,
@@ -515,16 +556,16 @@ pub(super) fn read_producer_key(kind: u8, from: &mut Reader<'_>) -> Result<Produ
 fn write_lead(out: &mut Writer, lead: &Lead) {
     out.u64(lead.who);
     out.bytes(lead.address.as_bytes());
-    out.list(lead.take.iter().copied(), partition);
-    out.list(lead.let_go.iter().copied(), partition);
+    out.list(lead.take.iter().copied(), write_place);
+    out.list(lead.let_go.iter().copied(), write_place);
 }
 
 fn read_lead(from: &mut Reader<'_>) -> Result<Lead> {
     Ok(Lead {
         who: from.u64()?,
         address: from.string()?,
-        take: from.list(17, read_partition)?,
-        let_go: from.list(17, read_partition)?,
+        take: from.list(17, read_place)?,
+        let_go: from.list(17, read_place)?,
     })
 }
 
@@ -533,7 +574,7 @@ fn write_offsets(out: &mut Writer, offsets: &GroupOffsets) {
     out.bytes(offsets.member.as_bytes());
     out.int(i64::from(offsets.generation));
     out.list(offsets.offsets.iter(), |out, entry| {
-        partition(out, (entry.topic, entry.partition));
+        write_place(out, (entry.topic, entry.partition));
         out.option(entry.offset, Writer::uint);
         out.int(i64::from(entry.leader_epoch));
         out.bytes(entry.metadata.as_bytes());
@@ -552,7 +593,7 @@ fn read_offsets(from: &mut Reader<'_>) -> Result<GroupOffsets> {
         member: from.string()?,
         generation: read_i32(from)?,
         offsets: from.list(20, |from| {
-            let (topic, partition) = read_partition(from)?;
+            let (topic, partition) = read_place(from)?;
             Ok(GroupOffset {
                 topic,
                 partition,
@@ -604,6 +645,7 @@ pub(super) fn read_l1(from: &mut Reader<'_>) -> Result<(Vec<L1Object>, Vec<L1Ran
             groups: (from.small()?, from.small()?),
             append_ms: read_times(from)?,
             time_us_max: from.int()?,
+            bytes_running: 0,
             sum: read_record_sum(from)?,
         };
         if range.object as usize >= objects.len() || range.base >= range.end {

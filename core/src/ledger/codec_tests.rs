@@ -99,13 +99,31 @@ fn l1() -> impl Strategy<Value = (Vec<L1Object>, Vec<L1Range>)> {
     let range = (
         (0..2u32, any::<u32>(), 0..u64::MAX / 2, 1..u64::MAX / 2),
         any::<(u64, u32, u32, i64)>(),
+        prop_oneof![Just(0), any::<u64>()],
         times(),
         sum(),
     )
         .prop_map(
-            |((object, partition, base, length), (rows, from, to, time_us_max), append_ms, sum)| {
+            |(
+                (object, partition, base, length),
+                (rows, from, to, time_us_max),
+                bytes_running,
+                append_ms,
+                sum,
+            )| {
                 let (end, groups) = (base + length, (from, to));
-                L1Range { object, partition, base, end, rows, groups, append_ms, time_us_max, sum }
+                L1Range {
+                    object,
+                    partition,
+                    base,
+                    end,
+                    rows,
+                    groups,
+                    append_ms,
+                    time_us_max,
+                    bytes_running,
+                    sum,
+                }
             },
         );
     (vec(l1, 2), vec(range, 0..4))
@@ -122,8 +140,15 @@ fn rest() -> impl Strategy<Value = Action> {
     );
     let lead = (any::<u64>(), text(), vec(place(), 0..4), vec(place(), 0..4))
         .prop_map(|(who, address, take, let_go)| Lead { who, address, take, let_go });
-    let trim = (place(), any::<u64>(), prop_oneof![Just(0), 0..i64::MAX]).prop_map(
-        |((topic, partition), log_start, oldest_ms)| TrimTo { topic, partition, log_start, oldest_ms },
+    let known = (prop_oneof![Just(0), 0..i64::MAX], prop_oneof![Just(0), any::<u64>()]);
+    let trim = (place(), any::<u64>(), known).prop_map(
+        |((topic, partition), log_start, (oldest_ms, oldest_bytes))| TrimTo {
+            topic,
+            partition,
+            log_start,
+            oldest_ms,
+            oldest_bytes,
+        },
     );
     let what = prop_oneof![Just(Expiring::Groups), kind().prop_map(Expiring::Producers)];
     let offset = (place(), of(any::<u64>()), any::<i32>(), text()).prop_map(
@@ -264,7 +289,7 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
         &mut view.topics.get_mut(&TopicId(1)).unwrap().partitions[0]
     }
     assert_eq!(checkpoint::decode("c", &checkpoint::encode(&view())).unwrap(), view());
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 18] = [
         ("slot", |v| v.slot = u64::MAX),
         ("floor", |v| v.floor = 7),
         ("two topics of one name", |v| {
@@ -287,6 +312,10 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
         ("a slice of a later commit", |v| v.slot = 4),
         ("a slice of a later commit", |v| v.time_ms = 49),
         ("with oldest records of 61", |v| partition(v).oldest_ms = 61),
+        ("with 10 of 9 bytes", |v| {
+            let partition = partition(v);
+            (partition.bytes_running, partition.oldest_bytes) = (9, 10);
+        }),
         ("a slice of 0 rows", |v| partition(v).slices[0].rows = 0),
         ("in group 1 of 1", |v| partition(v).slices[0].group = 1),
         ("a producer with 0 batches", |v| {
@@ -305,20 +334,38 @@ fn a_checkpoint_that_no_replay_wrote_is_refused() {
 }
 
 #[test]
-fn times_of_oldest_records_stand_only_where_there_are_some() {
-    let mut bytes = checkpoint::encode(&view()).to_vec();
-    bytes.truncate(bytes.len() - 8);
-    bytes.push(0);
-    bytes.extend_from_slice(&checkpoint::checksum(&bytes).to_be_bytes());
-    let error = checkpoint::decode("c", &bytes.into()).unwrap_err();
-    assert!(error.to_string().contains("no time of oldest records"), "{error}");
-    let trim = TrimTo { topic: TopicId(1), partition: 2, log_start: 3, oldest_ms: 5 };
+fn times_and_bytes_of_oldest_records_stand_only_where_there_are_some() {
+    for (behind, wanted) in [
+        (&[0][..], "no time of oldest records"),
+        (&[0, 0, 0], "no bytes of merged records"),
+        (&[0, 0, 1, 5], "bytes of 1 pending ranges"),
+    ] {
+        let mut bytes = checkpoint::encode(&view()).to_vec();
+        bytes.truncate(bytes.len() - 8);
+        bytes.extend_from_slice(behind);
+        bytes.extend_from_slice(&checkpoint::checksum(&bytes).to_be_bytes());
+        let error = checkpoint::decode("c", &bytes.into()).unwrap_err();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    let trim = TrimTo { topic: TopicId(1), partition: 2, log_start: 3, oldest_ms: 5, oldest_bytes: 0 };
     let commit = Commit { prev: 1, time_ms: 9, checkpoint: None, actions: vec![Action::Trim(vec![trim])] };
     let good = codec::encode(&commit, 2, 3).unwrap();
     assert_eq!(codec::decode(&good, 2, 3).unwrap(), commit);
     for (time, refused) in [(5, false), (0, true)] {
         let mut bytes = good[..good.len() - 8].to_vec();
         assert_eq!(std::mem::replace(bytes.last_mut().unwrap(), time), 5);
+        let sum = codec::checksum(2, 3, &bytes);
+        bytes.extend_from_slice(&sum.to_be_bytes());
+        assert_eq!(codec::decode(&bytes.into(), 2, 3).is_err(), refused);
+    }
+    // Without a time, but with bytes.
+    let trim = TrimTo { oldest_ms: 0, oldest_bytes: 7, ..trim };
+    let commit = Commit { actions: vec![Action::Trim(vec![trim])], ..commit };
+    let good = codec::encode(&commit, 2, 3).unwrap();
+    assert_eq!(codec::decode(&good, 2, 3).unwrap(), commit);
+    for (counted, refused) in [(7, false), (0, true)] {
+        let mut bytes = good[..good.len() - 8].to_vec();
+        assert_eq!(std::mem::replace(bytes.last_mut().unwrap(), counted), 7);
         let sum = codec::checksum(2, 3, &bytes);
         bytes.extend_from_slice(&sum.to_be_bytes());
         assert_eq!(codec::decode(&bytes.into(), 2, 3).is_err(), refused);

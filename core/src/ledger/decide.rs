@@ -486,6 +486,10 @@ fn check_trim(view: &View, trim: &TrimTo) -> Result<()> {
         let reason = format!("{} is after the newest commit, {}", trim.oldest_ms, view.time_ms);
         return Err(Error::invalid("time of the oldest records", reason));
     }
+    if trim.oldest_bytes > partition.bytes_running {
+        let reason = format!("{} is above {}, all there are", trim.oldest_bytes, partition.bytes_running);
+        return Err(Error::invalid("bytes up to the oldest records", reason));
+    }
     Ok(())
 }
 
@@ -498,7 +502,7 @@ fn check_objects(view: &View, objects: &[L1Object]) -> Result<()> {
 
 fn check_fold(view: &View, fold: &Fold) -> Result<()> {
     check_objects(view, &fold.objects)?;
-    let mut from: BTreeMap<(TopicId, u32), Offset> = BTreeMap::new();
+    let mut from: BTreeMap<(TopicId, u32), (Offset, u64)> = BTreeMap::new();
     for range in &fold.ranges {
         let Some(object) = fold.objects.get(range.object as usize) else {
             return Err(Error::invalid("fold", "names no object"));
@@ -506,7 +510,8 @@ fn check_fold(view: &View, fold: &Fold) -> Result<()> {
         let Some(partition) = view.partition(object.topic, range.partition) else {
             return superseded("the topic is gone");
         };
-        let first = from.entry((object.topic, range.partition)).or_insert(partition.first_unmerged());
+        let before = (partition.first_unmerged(), partition.bytes_running);
+        let (first, bytes) = from.entry((object.topic, range.partition)).or_insert(before);
         let ends_a_slice = partition.slices.iter().any(|s| s.end() == range.end);
         let folded = partition.slices.iter().filter(|s| s.base >= range.base && s.end() <= range.end);
         if folded.clone().any(|slice| slice.append_ms / limits::HOUR_MS != i64::from(object.hour)) {
@@ -518,7 +523,12 @@ fn check_fold(view: &View, fold: &Fold) -> Result<()> {
         if range.base != *first || range.end <= range.base || !ends_a_slice {
             return superseded(format!("{}..{} is not the oldest unmerged range", range.base, range.end));
         }
-        *first = range.end;
+        if !(*bytes..=bytes.saturating_add(object.footer.end())).contains(&range.bytes_running) {
+            let (counted, file) = (range.bytes_running, object.footer.end());
+            let reason = format!("counts {counted} bytes, {bytes} were before it and its file has {file}");
+            return Err(Error::invalid("fold", reason));
+        }
+        (*first, *bytes) = (range.end, range.bytes_running);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! pk     era/topic id/partition · sk = base of the fold's range
 //! id     hop << 64 | number of the fold or rewrite          a greater one wins, however late a smaller one comes
-//! body   u8 version = 1 · list(L1 object), one · list(L1 range), one · 8 checksum
+//! body   u8 version = 1 · list(L1 object), one · list(L1 range), one (· list(uint bytes running), one) · 8 checksum
 //! time   0, or since when trim has known that nobody needs it, ms
 //! ```
 //! Rows only repeat what a commit said: anyone may write them again, from the view, until `Indexed` says that they are
@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::action::{L1Object, L1Range, ObjectRef};
 use super::chain::Chain;
-use super::codec::{checksum, read_l1, write_l1};
+use super::codec::{checksum, read_bytes_running, read_l1, write_bytes_running, write_l1};
 use super::wire::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -106,6 +106,7 @@ impl IndexRow {
         let mut out = Writer::default();
         out.u8(ROW_VERSION);
         write_l1(&mut out, std::slice::from_ref(&self.object), std::slice::from_ref(&range));
+        write_bytes_running(&mut out, std::slice::from_ref(&range));
         out.u64(checksum(sk, self.id(), out.as_slice()));
         let body = Some(out.into_bytes());
         Item { sk, id: self.id(), time_ms: trimmed_ms, body, hint: HINT.to_owned() }
@@ -132,7 +133,8 @@ impl IndexRow {
         }
         let mut from = Reader::new(&what, &bytes);
         from.u8()?;
-        let (objects, ranges) = read_l1(&mut from)?;
+        let (objects, mut ranges) = read_l1(&mut from)?;
+        read_bytes_running(&mut from, &mut ranges)?;
         from.end()?;
         let ([object], [range]) = (&objects[..], &ranges[..]) else {
             return Err(Error::damaged(what, "is not about one range of one object"));
@@ -300,6 +302,10 @@ mod tests {
     const TOPIC: TopicId = TopicId(0x77);
 
     fn row() -> IndexRow {
+        counted(0)
+    }
+
+    fn counted(bytes_running: u64) -> IndexRow {
         let object = ObjectRef { era: 1, ledger: 0, drawn: 8, ulid: 0x0123_4567_89ab_cdef };
         let footer = Span { position: 4_000_000_000, length: 1_000, crc: 0xdead_beef };
         let range = L1Range {
@@ -311,21 +317,25 @@ mod tests {
             groups: (2, 5),
             append_ms: (1_766_000_000_000, 1_766_000_003_000),
             time_us_max: -1,
+            bytes_running,
             sum: RecordSum { hashes: 1 << 127, places: u128::MAX },
         };
         IndexRow { number: 9, object: L1Object { object, hour: 490_555, topic: TOPIC, footer }, range }
     }
 
     #[test]
-    fn golden_row_is_read_and_written_for_ever() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1/index.row");
-        let item = row().item(100, 0);
-        if std::env::var_os("TIDELOG_BLESS").is_some() {
-            std::fs::write(path, item.body.as_ref().unwrap()).unwrap();
+    fn golden_rows_are_read_and_written_for_ever() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/v1");
+        // RFC 0003: with the bytes of merged records, and as it was before.
+        for (name, row) in [("index.row", row()), ("index-counted.row", counted(70_000))] {
+            let (path, item) = (folder.join(name), row.item(100, 0));
+            if std::env::var_os("TIDELOG_BLESS").is_some() {
+                std::fs::write(&path, item.body.as_ref().unwrap()).unwrap();
+            }
+            let body = Some(std::fs::read(path).unwrap().into());
+            assert_eq!(IndexRow::read(TOPIC, 3, &Item { body: body.clone(), ..item.clone() }).unwrap(), row);
+            assert_eq!(item.body, body, "{name} changed: that is a change of format");
         }
-        let body = Some(std::fs::read(path).unwrap().into());
-        assert_eq!(IndexRow::read(TOPIC, 3, &Item { body: body.clone(), ..item.clone() }).unwrap(), row());
-        assert_eq!(item.body, body, "it changed: that is a change of format");
     }
 
     /// Flips a bit of every row in its next answers, as many as told.

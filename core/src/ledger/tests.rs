@@ -74,6 +74,7 @@ fn every_action() -> Vec<Action> {
         groups: (0, 1),
         append_ms: (1_000, 2_000),
         time_us_max: 20,
+        bytes_running: 0,
         sum: RecordSum { hashes: 1, places: 2 },
     };
     let slice = SliceBody {
@@ -126,7 +127,7 @@ fn every_action() -> Vec<Action> {
         Action::Checkpoint(Checkpoint { name: CheckpointName { at: 6, era: 0, ulid: 3 }, checksum: 9 }),
         Action::Expire(Expire { what: Expiring::Producers(IdentityKind::Once), before_ms: 1 }),
         Action::Expire(Expire { what: Expiring::Groups, before_ms: 1 }),
-        Action::Trim(vec![TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 0 }]),
+        Action::Trim(vec![TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 0, oldest_bytes: 0 }]),
         Action::Floor(Floor { floor: 2, forget: 1 }),
         Action::Fold(Fold { objects: vec![l1(500)], ranges: vec![range(0, 6)] }),
         Action::Indexed(15),
@@ -184,7 +185,7 @@ fn golden_bodies_and_checkpoint_are_read_for_ever() {
         .map(|(i, ((_, body), action))| (format!("{:02}-{}.commit", i + 1, action.kind()), body.clone()))
         .collect();
     // RFC 0002: with times of the oldest records, and as it was before.
-    let trim = TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 1_000 };
+    let trim = TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 1_000, oldest_bytes: 0 };
     let commit =
         Commit { prev: 7, time_ms: 1_012, checkpoint: None, actions: vec![Action::Trim(vec![trim])] };
     let dated = codec::encode(&commit, 13, 8).unwrap();
@@ -196,6 +197,30 @@ fn golden_bodies_and_checkpoint_are_read_for_ever() {
     let bytes = checkpoint::encode(&undated);
     assert_eq!(checkpoint::decode("checkpoint", &bytes).unwrap(), undated);
     files.push(("14.checkpoint".into(), bytes));
+    // RFC 0003: with the bytes of merged records.
+    let mut counted = actions[..16].to_vec();
+    for action in &mut counted {
+        match action {
+            Action::Fold(fold) => fold.ranges[0].bytes_running = 70_000,
+            Action::Indexed(_) => *action = create(TopicId(8), "other", 1),
+            _ => {}
+        }
+    }
+    let trim = TrimTo { topic: T, partition: 0, log_start: 4, oldest_ms: 0, oldest_bytes: 70_000 };
+    counted.push(Action::Trim(vec![trim]));
+    let (view, bodies) = chain(counted);
+    files.push(("15-fold-counted.commit".into(), bodies[14].1.clone()));
+    files.push(("17-trim-counted.commit".into(), bodies[16].1.clone()));
+    files.push(("17-counted.checkpoint".into(), checkpoint::encode(&view)));
+    let Action::Rewrite(mut rewrite) = actions[16].clone() else { panic!("{:?}", actions[16]) };
+    rewrite.ranges[0].bytes_running = 70_000;
+    for (name, replaced) in [("counted", rewrite.replaced.clone()), ("counted-replaces-nothing", vec![])] {
+        let rewrite = Action::Rewrite(Rewrite { replaced, ..rewrite.clone() });
+        let commit = Commit { prev: 7, time_ms: 1_016, checkpoint: None, actions: vec![rewrite] };
+        let bytes = codec::encode(&commit, 17, 8).unwrap();
+        assert_eq!(codec::decode(&bytes, 17, 8).unwrap(), commit);
+        files.push((format!("17-rewrite-{name}.commit"), bytes));
+    }
     for (name, bytes) in &files {
         let path = folder.join(name);
         if std::env::var_os("TIDELOG_BLESS").is_some() {

@@ -88,6 +88,11 @@ pub struct Partition {
     /// When the last of the first slice or merged range from the log start on was appended, or before, ms: nothing goes by its age
     /// until that is old. 0: nobody knows.
     pub oldest_ms: i64,
+    /// Bytes that its records took when they were merged: [`bytes_running`](L1Range::bytes_running) of its last merged range.
+    pub bytes_running: u64,
+    /// The same of its first merged range from the log start on, or less: nothing goes by its size while fewer bytes than are kept
+    /// came after that.
+    pub oldest_bytes: u64,
     /// Who leads, if anybody.
     pub leader: Option<u64>,
     /// The last leader epochs and the offsets that they began at.
@@ -279,6 +284,10 @@ impl View {
     /// A partition by topic id.
     pub fn partition(&self, topic: TopicId, partition: u32) -> Option<&Partition> {
         self.topics.get(&topic)?.partitions.get(partition as usize)
+    }
+
+    pub(super) fn partition_mut(&mut self, topic: TopicId, partition: u32) -> Option<&mut Partition> {
+        self.topics.get_mut(&topic)?.partitions.get_mut(partition as usize)
     }
 
     /// A partition by topic name, or the error that a caller should see.

@@ -252,6 +252,7 @@ impl Upkeep {
                 chain.write_rows(&row, false).await?;
             }
         }
+        chain.view(|view| count_up(view, &mut fold))?;
         self.ledger.act(Action::Fold(fold.clone())).await?;
         self.memory().forget(fold.objects.iter().map(|object| object.object));
         self.memory().note_fold(&fold);
@@ -383,6 +384,19 @@ impl Upkeep {
     }
 }
 
+/// Ranges know the bytes of their own records: from here on with those of all that was merged before them. Whatever else is folded of
+/// their partitions meanwhile takes their slices.
+fn count_up(view: &View, fold: &mut Fold) {
+    let mut running: BTreeMap<(TopicId, u32), u64> = BTreeMap::new();
+    for range in &mut fold.ranges {
+        let Some(object) = fold.objects.get(range.object as usize) else { continue };
+        let known = || view.partition(object.topic, range.partition).map_or(0, |p| p.bytes_running);
+        let before = running.entry((object.topic, range.partition)).or_insert_with(known);
+        *before = before.saturating_add(range.bytes_running);
+        range.bytes_running = *before;
+    }
+}
+
 /// Damage is an answer here, and what is missing `again`; whatever else went wrong is not.
 fn damaged<T>(read: Result<T>, again: bool) -> Result<Result<T>> {
     match read {
@@ -459,7 +473,7 @@ impl Gathered {
     }
 }
 
-/// The file, and the ranges in it but for their row groups. Pure.
+/// The file, and the ranges in it but for their row groups, and with the bytes of their own records alone. Pure.
 fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, Vec<L1Range>)> {
     let mut writer = MergedWriter::new(&named.name, topic, named.compression, named.bloom)?;
     let mut ranges = Vec::new();
@@ -474,6 +488,7 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
             groups: (0, 0),
             append_ms: (first.append_ms, last.append_ms),
             time_us_max: last.time_us_running,
+            bytes_running: 0,
             sum: RecordSum::default(),
         };
         for (slice, _) in &slices {
@@ -490,12 +505,13 @@ fn encode(topic: TopicId, named: &Named, parts: Hour) -> Result<(MergedSegment, 
         ranges.push(range);
     }
     let segment = writer.finish()?;
-    prove(topic, &named.name, &segment, &ranges)?;
+    let footer = prove(topic, &named.name, &segment, &ranges)?;
+    ranges.iter_mut().for_each(|range| range.bytes_running = footer.bytes_of(range.partition));
     Ok((segment, ranges))
 }
 
-/// Reads the file back: it holds the ranges that it was made of, where its footer says, and nothing else (L8).
-fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<()> {
+/// Reads the file back: it holds the ranges that it was made of, where its footer says, and nothing else (L8). Answers the footer.
+fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]) -> Result<MergedFooter> {
     let footer = MergedFooter::parse(&segment.cut(segment.footer)?, segment.footer)?;
     let other = |partition: u32| {
         let what = format!("merged segment of {name}/{partition}");
@@ -528,7 +544,10 @@ fn prove(topic: TopicId, name: &str, segment: &MergedSegment, ranges: &[L1Range]
             Ok(())
         })?;
     }
-    now.map_or(Ok(()), |(range, ..)| Err(other(range.partition)))
+    match now {
+        None => Ok(footer),
+        Some((range, ..)) => Err(other(range.partition)),
+    }
 }
 
 pub(super) fn named(view: &View, due: &BTreeSet<TopicId>) -> BTreeMap<TopicId, Named> {

@@ -38,7 +38,6 @@ pub use sweep::{Deletion, Reason, Sweep, Swept};
 pub use trim::{BRAKE_GROUP, Overdue, Trim, Why};
 
 use crate::error::{Error, Result};
-use crate::fetch::Loader;
 pub use crate::ledger::Kept;
 use crate::ledger::Ledger;
 use crate::ledger::action::ObjectRef;
@@ -76,8 +75,6 @@ pub struct Upkeep {
     ledger: Ledger,
     settings: UpkeepSettings,
     memory: Arc<Mutex<Memory>>,
-    /// Footers of merged segments.
-    loader: Arc<Loader>,
     /// Whoever encodes: one at a time, so that it takes one core and no more.
     encoding: Arc<tokio::sync::Mutex<()>>,
     /// After so long a run begins nothing more.
@@ -103,10 +100,8 @@ struct Memory {
     let_go: BTreeMap<ObjectRef, Option<rewrite::Hour>>,
     /// What is left to be done about rows below log starts.
     fronts: BTreeMap<(TopicId, u32), rows::Front>,
-    /// As of a log start: when the last of the first merged records was appended, ms.
-    ages: BTreeMap<(TopicId, u32), (Offset, i64)>,
-    /// Bytes of merged records, of partitions that keep so many.
-    sizes: BTreeMap<(TopicId, u32), size::Measured>,
+    /// As of a log start: the first merged records.
+    oldest: BTreeMap<(TopicId, u32), (Offset, trim::Oldest)>,
     /// Hours that may have merged segments to be rewritten.
     hours: BTreeMap<rewrite::Hour, rewrite::Noted>,
 }
@@ -115,8 +110,7 @@ impl Memory {
     /// Forgets topics that are gone.
     fn keep(&mut self, view: &View) {
         self.fronts.retain(|(topic, _), _| view.topics.contains_key(topic));
-        self.ages.retain(|(topic, _), _| view.topics.contains_key(topic));
-        self.sizes.retain(|(topic, _), _| view.topics.contains_key(topic));
+        self.oldest.retain(|(topic, _), _| view.topics.contains_key(topic));
         self.hours.retain(|(topic, _), _| view.topics.contains_key(topic));
     }
 
@@ -177,14 +171,7 @@ pub enum Step<'a> {
 impl Upkeep {
     /// Upkeep of the log behind `ledger`.
     pub fn new(ledger: Ledger, settings: UpkeepSettings) -> Self {
-        Self {
-            ledger,
-            settings,
-            memory: Arc::default(),
-            loader: Arc::new(Loader::new(limits::MERGE_CACHE_BYTES)),
-            encoding: Arc::default(),
-            run_max: None,
-        }
+        Self { ledger, settings, memory: Arc::default(), encoding: Arc::default(), run_max: None }
     }
 
     /// All of it: forgets silent producers and groups, trims by retention, merges and rewrites what is due, checkpoints and strips if

@@ -268,8 +268,9 @@ impl Upkeep {
         };
         upload.finish().await?;
         object.footer = footer;
+        let loader = Loader::new(limits::REWRITE_CACHE_BYTES);
         for range in &ranges {
-            let (sum, next) = self.read_back(named, &object, range).await?;
+            let (sum, next) = self.read_back(&loader, named, &object, range).await?;
             if (sum, next) != (range.sum, range.end) {
                 let what = object.name(&named.name).to_string();
                 return Err(Error::damaged(what, "what was written is not what was committed"));
@@ -325,6 +326,7 @@ impl Upkeep {
                         rows: before.rows + range.rows,
                         append_ms: (before.append_ms.0, range.append_ms.1),
                         time_us_max: range.time_us_max,
+                        bytes_running: range.bytes_running,
                         sum: before.sum + range.sum.shifted(range.base - before.base),
                         ..before
                     },
@@ -345,6 +347,7 @@ impl Upkeep {
     /// The sum of a range's records as a reader finds them, and the offset behind the last.
     async fn read_back(
         &self,
+        loader: &Loader,
         named: &Named,
         object: &L1Object,
         range: &L1Range,
@@ -352,7 +355,7 @@ impl Upkeep {
         let row = IndexRow { number: 0, object: object.clone(), range: *range };
         let (mut next, mut sum) = (range.base, RecordSum::default());
         while next < range.end {
-            let parts = self.loader.merged_parts(&self.ledger.chain, &named.name, &row, next).await?;
+            let parts = loader.merged_parts(&self.ledger.chain, &named.name, &row, next).await?;
             let (topic, base) = (object.topic, range.base);
             let (more, end) =
                 offload(move || (sum_of(topic, base, &parts), parts.last().map_or(next, MergedPart::end)))
@@ -486,6 +489,7 @@ mod tests {
             groups: (0, 1),
             append_ms: (number as i64, number as i64),
             time_us_max: 0,
+            bytes_running: 0,
             sum: RecordSum::default(),
         };
         Piece { object, number, ranges: ranges.iter().map(|r| (r.0, range(r))).collect() }

@@ -11,7 +11,7 @@ use super::*;
 use crate::counting::CountingStore;
 use crate::env::{Env, SystemEnv};
 use crate::ledger::Settings;
-use crate::ledger::index::RowPages;
+use crate::ledger::index::{IndexRow, RowPages};
 use crate::metrics::{Metric, Totals};
 use crate::objects::{ObjectName, Ulid};
 #[cfg(feature = "planted-bugs")]
@@ -512,10 +512,14 @@ impl World {
     }
 
     async fn index(&self, id: TopicId, partition: u32) -> usize {
+        self.rows(id, partition).await.len()
+    }
+
+    async fn rows(&self, id: TopicId, partition: u32) -> Vec<IndexRow> {
         let mut pages = RowPages::new(id, partition, 0);
-        let mut rows = 0;
+        let mut rows = Vec::new();
         while let Some(page) = self.log.ledger().chain.next_rows(&mut pages).await.unwrap() {
-            rows += page.len();
+            rows.extend(page.into_iter().map(|stored| stored.row));
         }
         rows
     }

@@ -41,8 +41,23 @@ pub struct Trim {
     pub end: Offset,
     /// Why it goes.
     pub why: Why,
-    /// When what is then oldest was appended, ms; 0: nobody looked.
-    pub(super) oldest_ms: i64,
+    /// What is then oldest.
+    pub(super) oldest: Oldest,
+}
+
+/// What retention asks of the first slice or merged range of a partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Oldest {
+    /// When the last of it was appended, ms; 0: nobody looked.
+    pub append_ms: i64,
+    /// Bytes of merged records up to its end; 0: it is not merged, or nobody looked.
+    pub bytes_running: u64,
+}
+
+impl Oldest {
+    pub fn of(range: &L1Range) -> Self {
+        Self { append_ms: range.append_ms.1, bytes_running: range.bytes_running }
+    }
 }
 
 /// Why records go.
@@ -82,14 +97,15 @@ impl Upkeep {
     pub(super) async fn overdue_in_view(&self) -> Result<Overdue> {
         let chain = &self.ledger.chain;
         let now_ms = self.now_ms();
-        let known = self.memory().ages.clone();
+        let known = self.memory().oldest.clone();
         let asked = chain.view(|view| {
             let merged = kept_for(view, now_ms).filter(|kept| {
                 let Partition { log_start, indexed_to, .. } = kept.partition;
                 // Nothing is old where the first merged records are not.
-                let young =
-                    known.get(&kept.place).filter(|(start, ms)| start == log_start && *ms >= kept.cutoff_ms);
-                log_start < indexed_to && young.is_none() && kept.partition.oldest_ms < kept.cutoff_ms
+                let oldest = known.get(&kept.place).filter(|(start, _)| start == log_start);
+                let oldest_ms =
+                    oldest.map_or(0, |(_, oldest)| oldest.append_ms).max(kept.partition.oldest_ms);
+                log_start < indexed_to && oldest_ms < kept.cutoff_ms
             });
             let asked = merged.map(|kept| {
                 let Partition { log_start, next, .. } = *kept.partition;
@@ -102,7 +118,7 @@ impl Upkeep {
         });
         let merged = merged.await?.into_iter().filter_map(|(place, ranges)| Some((place, ranges?))).collect();
         let mut overdue = chain.view(|view| overdue(view, now_ms, &merged))?;
-        for trim in self.oversized().await? {
+        for trim in self.overdue_by_size().await? {
             let same = |other: &&mut Trim| (other.id, other.partition) == (trim.id, trim.partition);
             match overdue.trims.iter_mut().find(same) {
                 Some(by_age) if by_age.to >= trim.to => {}
@@ -139,7 +155,7 @@ impl Upkeep {
             Err(error) => return Err(error),
         };
         if let Some(first) = rows.first() {
-            self.memory().ages.insert(place, (log_start, first.range.append_ms.1));
+            self.memory().oldest.insert(place, (log_start, Oldest::of(&first.range)));
         }
         Ok(Some(rows.into_iter().map(|row| row.range).collect()))
     }
@@ -147,8 +163,9 @@ impl Upkeep {
     /// Commits these trims. One that somebody went beyond already, or whose topic is gone, is left out.
     pub async fn trim(&self, trims: &[Trim]) -> Result<()> {
         let to = |trim: &Trim| {
-            let Trim { id: topic, partition, to: log_start, oldest_ms, .. } = *trim;
-            TrimTo { topic, partition, log_start, oldest_ms }
+            let Trim { id: topic, partition, to: log_start, oldest, .. } = *trim;
+            let Oldest { append_ms: oldest_ms, bytes_running: oldest_bytes } = oldest;
+            TrimTo { topic, partition, log_start, oldest_ms, oldest_bytes }
         };
         self.move_starts(&trims.iter().map(to).collect::<Vec<_>>()).await
     }
@@ -243,16 +260,19 @@ struct Piece {
     append_ms: (i64, i64),
     /// The latest of their own timestamps, µs.
     time_us_max: i64,
+    oldest: Oldest,
 }
 
 impl Piece {
     fn of_range(range: &L1Range) -> Self {
-        Self { end: range.end, append_ms: range.append_ms, time_us_max: range.time_us_max }
+        let L1Range { end, append_ms, time_us_max, .. } = *range;
+        Self { end, append_ms, time_us_max, oldest: Oldest::of(range) }
     }
 
     fn of_slice(slice: &Slice) -> Self {
         let append_ms = (slice.append_ms, slice.append_ms);
-        Self { end: slice.end(), append_ms, time_us_max: slice.time_us.1 }
+        let oldest = Oldest { append_ms: slice.append_ms, bytes_running: 0 };
+        Self { end: slice.end(), append_ms, time_us_max: slice.time_us.1, oldest }
     }
 }
 
@@ -287,7 +307,8 @@ pub(super) fn overdue(view: &View, now_ms: i64, merged: &BTreeMap<(TopicId, u32)
         let Some(last) = pieces.iter().take_while(is_old).last() else { continue };
         let (from, to, end) = (kept.partition.log_start, last.end, kept.partition.next);
         let why = Why::Age { cutoff_ms };
-        let trim = Trim { id, topic: topic.name.clone(), partition, from, to, end, why, oldest_ms: 0 };
+        let trim =
+            Trim { id, topic: topic.name.clone(), partition, from, to, end, why, oldest: Oldest::default() };
         brake(view, &pieces, trim, now_ms, &mut overdue);
     }
     overdue
@@ -298,10 +319,10 @@ fn is_large(goes: Range<Offset>, end: Offset) -> bool {
     (goes.end - goes.start).saturating_mul(4) > end - goes.start
 }
 
-/// The trim, with when what it leaves was appended.
-fn dated(trim: Trim, pieces: &[Piece]) -> Trim {
+/// The trim, with what it leaves.
+fn leaving(trim: Trim, pieces: &[Piece]) -> Trim {
     let oldest = pieces.iter().find(|piece| piece.end > trim.to);
-    Trim { oldest_ms: oldest.map_or(0, |piece| piece.append_ms.1), ..trim }
+    Trim { oldest: oldest.map_or_else(Oldest::default, |piece| piece.oldest), ..trim }
 }
 
 /// Sorts a trim in: to be done, or to be held.
@@ -310,13 +331,13 @@ fn brake(view: &View, pieces: &[Piece], trim: Trim, now_ms: i64, overdue: &mut O
         && leaps(view, pieces, now_ms)
         && !plant::on(Bug::ClockAheadTrimsAll);
     if !is_held {
-        return overdue.trims.push(dated(trim, pieces));
+        return overdue.trims.push(leaving(trim, pieces));
     }
     let old_ms = now_ms.saturating_sub(limits::BRAKE_MS);
     match announced(view, trim.id, trim.partition) {
         Some(announced) if announced.offset > trim.from && announced.time_ms <= old_ms => {
             let to = trim.to.min(announced.offset);
-            overdue.trims.push(dated(Trim { to, ..trim }, pieces));
+            overdue.trims.push(leaving(Trim { to, ..trim }, pieces));
         }
         _ => overdue.held.push(trim),
     }

@@ -31,7 +31,7 @@ pub(super) async fn find(store: &Store, known: &Known, report: &mut Report) -> R
             continue;
         }
         let mut next = log_start;
-        let mut gaps = Vec::new();
+        let (mut gaps, mut bytes) = (Vec::new(), 0);
         for row in rows(store, known, report, place).await? {
             // Below the log start are those that trim has not deleted yet; later ones are still pending.
             if row.range.end <= next || row.range.base >= *indexed_to {
@@ -39,6 +39,11 @@ pub(super) async fn find(store: &Store, known: &Known, report: &mut Report) -> R
             }
             if row.range.base > next {
                 gaps.push((next, row.range.base));
+            }
+            let counted = std::mem::replace(&mut bytes, row.range.bytes_running);
+            if counted > bytes {
+                let words = format!("{bytes} bytes up to offset {}, but {counted} before", row.range.end);
+                report.damaged(format!("index of {}/{partition}", known.name(*topic)), words, Vec::new());
             }
             next = row.range.end;
             all.push(row);

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `chain` | commits: checksums, order, replay; checkpoints: present, whole, what replay gives |
 //! | `rows` | segments and inline bodies: present, every CRC, every slice's record sum |
-//! | `merged` | index rows: readable, no gap; merged segments: present, every CRC, every range's record sum |
+//! | `merged` | index rows: readable, no gap, bytes that rise; merged segments: present, every CRC, every range's record sum |
 
 mod chain;
 mod merged;

@@ -196,7 +196,8 @@ async fn outside_of_the_log_is_said_with_its_bounds() {
     let world = World::new(10).await;
     let (id, _) =
         world.log.fresh_view(|view| view.topic("logs").map(|(id, _)| (id, ()))).await.unwrap().unwrap();
-    let trim = Action::Trim(vec![TrimTo { topic: id, partition: 0, log_start: 4, oldest_ms: 0 }]);
+    let trim =
+        Action::Trim(vec![TrimTo { topic: id, partition: 0, log_start: 4, oldest_ms: 0, oldest_bytes: 0 }]);
     world.log.ledger().act(trim).await.unwrap();
     for query in ["from=0", "from=3", "from=11", "from=99999999999"] {
         let answer = world.get(RECORDS, query).await;

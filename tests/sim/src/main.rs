@@ -211,7 +211,7 @@ const CELLS: [(&str, &str, &[&str]); 82] = [
     ("merge", "none", &["folded", "indexed for others", "damage told"]),
     ("rewrite", "none", &["rewritten"]),
     ("fetch", "trimmed", &["below log start"]),
-    ("retention", "none", &["committed"]),
+    ("retention", "none", &["committed", "committed, by size"]),
     ("retention", "clock ahead", &["held"]),
     ("sweep", "none", &["deleted, orphan", "deleted, checkpoint", "deleted, dead"]),
     (

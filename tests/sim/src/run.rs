@@ -10,7 +10,7 @@ use tidelog_core::fetch::FetchLimits;
 use tidelog_core::ledger::action::IdentityKind;
 use tidelog_core::ledger::checkpoint;
 use tidelog_core::plant::{self, Bug};
-use tidelog_core::topic::{COMPRESSION_TYPE, MESSAGE_TIMESTAMP_TYPE, RETENTION_MS};
+use tidelog_core::topic::{COMPRESSION_TYPE, MESSAGE_TIMESTAMP_TYPE, RETENTION_BYTES, RETENTION_MS};
 use tidelog_core::upkeep::Sweep;
 use tidelog_core::{Error, Log, Position, Record, UpkeepSettings};
 
@@ -117,6 +117,7 @@ async fn story(world: Arc<World>, oracle: Arc<Mutex<Oracle>>) {
     }
     judge(&cast).await;
     if let Some(log) = &caretaker {
+        forget(&cast, log).await;
         drain(&cast, log).await;
     }
 }
@@ -128,13 +129,14 @@ async fn set_up(cast: &Arc<Cast>) -> Forgotten {
         process.start(skew, number == 0, &cast.oracle).await;
     }
     let (_, log) = cast.processes[0].log().await;
-    let Plan { retention_ms, compression, partitions, .. } = cast.world.plan;
+    let Plan { retention_ms, retention_bytes, compression, partitions, .. } = cast.world.plan;
     let set = |key: &str, value: &dyn std::fmt::Display| (key.to_owned(), value.to_string());
     let logs = [set(COMPRESSION_TYPE, &compression)];
     let timed = [
         set(COMPRESSION_TYPE, &compression),
         set(MESSAGE_TIMESTAMP_TYPE, &"LogAppendTime"),
         set(RETENTION_MS, &retention_ms),
+        set(RETENTION_BYTES, &retention_bytes),
     ];
     let (logs, timed) = (
         log.admin().create_topic(TOPIC, partitions, &logs).await,
@@ -213,7 +215,7 @@ async fn storm(cast: &Arc<Cast>, sends: u64, forgotten: Option<Forgotten>, old: 
     if rng.chance(500) {
         others.push(Box::pin(sweeping::sweeper(cast.clone(), fork())));
     }
-    if plan.retention_ms >= 0 {
+    if plan.retention_ms >= 0 || plan.retention_bytes >= 0 {
         others.push(Box::pin(sweeping::retention(cast.clone(), fork())));
     }
     if rng.chance(400) {
@@ -320,6 +322,26 @@ async fn sweep_all(cast: &Arc<Cast>, log: &Log) {
             return cast.oracle().violation(format!("healed, upkeep does not sweep: {error}"));
         }
     }
+}
+
+/// What is older than its topic keeps it goes, to the last record.
+async fn forget(cast: &Arc<Cast>, log: &Log) {
+    let Plan { retention_ms, skew_ms_max, rot_rate, item_corrupt_rate, .. } = cast.world.plan;
+    // Of what is damaged for good nothing goes.
+    let Some(kept_ms) = u64::try_from(retention_ms).ok().filter(|_| rot_rate + item_corrupt_rate == 0) else {
+        return;
+    };
+    sleep_ms(kept_ms + 2 * skew_ms_max + 10_000).await;
+    let forgotten = async {
+        log.upkeep(UpkeepSettings::default()).run(|_| {}).await?;
+        log.admin().describe_topic(TIMED).await
+    };
+    let told = match forgotten.await {
+        Err(error) => format!("healed, upkeep does not trim: {error}"),
+        Ok(topic) if topic.partitions.iter().all(|p| p.log_start == p.high_watermark) => return,
+        Ok(topic) => format!("old records are still there: {:?}", topic.partitions),
+    };
+    cast.oracle().violation(told);
 }
 
 /// What nobody needs any more goes, to the last object and index row.

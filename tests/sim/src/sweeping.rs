@@ -6,13 +6,16 @@ use std::time::Duration;
 use futures::future::join;
 use tidelog_core::ledger::action::{Action, TrimTo};
 use tidelog_core::objects::ObjectName;
-use tidelog_core::upkeep::{Deletion, Reason, Sweep, Swept, Trim};
+use tidelog_core::upkeep::{Deletion, Reason, Sweep, Swept, Trim, Why};
 use tidelog_core::{Error, Log, Upkeep, UpkeepSettings};
 
 use crate::cast::{Cast, TIMED};
 use crate::clock::{Gate, sleep_ms};
 use crate::process::Process;
 use crate::rng::Rng;
+
+/// More than a record takes in a merged segment, alone in its row group.
+const RECORD_BYTES_MAX: u64 = 2_048;
 
 /// Moves log starts, to any offset.
 pub async fn trimmer(cast: Arc<Cast>, mut rng: Rng) {
@@ -37,7 +40,8 @@ async fn trim(cast: &Cast, rng: &mut Rng, gate: &Gate, log: &Log, all: bool) {
     }
     let log_start = if all { end } else { start + 1 + rng.below((end - start) / 2) };
     cast.oracle().trim_begins(&place, log_start);
-    let trim = Action::Trim(vec![TrimTo { topic, partition: place.1, log_start, oldest_ms: 0 }]);
+    let trim =
+        Action::Trim(vec![TrimTo { topic, partition: place.1, log_start, oldest_ms: 0, oldest_bytes: 0 }]);
     match gate.ask(log.ledger().act(trim)).await {
         Some(Ok(_)) => {
             cast.world.saw("trim", "none", "committed");
@@ -58,9 +62,17 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
     while !cast.world.is_stopped() {
         sleep_ms(rng.between(500, 8_000)).await;
         let judge = |who: &str, trim: &Trim| {
-            let young_ms = cast.world.clock.wall_ms() - plan.retention_ms + slack_ms as i64;
             let place = (trim.topic.clone(), trim.partition);
-            cast.oracle().retained(who, &place, trim.to, young_ms * 1_000);
+            match trim.why {
+                Why::Age { .. } => {
+                    let young_ms = cast.world.clock.wall_ms() - plan.retention_ms + slack_ms as i64;
+                    cast.oracle().retained(who, &place, trim.to, young_ms * 1_000);
+                }
+                Why::Size { .. } => {
+                    let kept = (trim.end.saturating_sub(trim.to)) * RECORD_BYTES_MAX;
+                    cast.oracle().kept(who, &place, kept, plan.retention_bytes);
+                }
+            }
         };
         if rng.chance(150) {
             a_month_ahead(&cast, judge).await;
@@ -80,7 +92,11 @@ pub async fn retention(cast: Arc<Cast>, mut rng: Rng) {
         match gate.ask(trimmed).await {
             Some(Ok(trims)) => {
                 for trim in trims {
-                    cast.world.saw("retention", "none", "committed");
+                    let what = match trim.why {
+                        Why::Age { .. } => "committed",
+                        Why::Size { .. } => "committed, by size",
+                    };
+                    cast.world.saw("retention", "none", what);
                     cast.oracle().trimmed(&(trim.topic, trim.partition), trim.to);
                 }
             }

@@ -39,6 +39,8 @@ pub struct Plan {
     pub inline: u64,
     /// Of the topic with the log's own timestamps; −1: for ever.
     pub retention_ms: i64,
+    /// Of the same; −1: all of them.
+    pub retention_bytes: i64,
     /// Of all topics.
     pub compression: Compression,
     /// After the storm the table is lost, and another storm comes over the copy.
@@ -68,6 +70,7 @@ impl Plan {
             blow_ms: rate(rng, &[0, 1_000, 3_000, 10_000]),
             inline: rng.pick(&[0, 300, 700, 1_000]),
             retention_ms: rng.pick(&[-1, -1, 15_000, 60_000]),
+            retention_bytes: [-1, 2_000, 6_000][seed as usize / Compression::ALL.len() % 3],
             compression: Compression::ALL[seed as usize % Compression::ALL.len()],
             second_era: false,
         };

@@ -176,7 +176,13 @@ async fn trim(log: &Log, topic: TopicId, partitions: &[u32]) -> Fallible<()> {
     let chain = log.ledger().chain();
     let end = |view: &View, p: u32| view.partition(topic, p).map_or(0, |p| p.next);
     let trims = chain.view(|view| {
-        let trim = |p: &u32| TrimTo { topic, partition: *p, log_start: end(view, *p), oldest_ms: 0 };
+        let trim = |p: &u32| TrimTo {
+            topic,
+            partition: *p,
+            log_start: end(view, *p),
+            oldest_ms: 0,
+            oldest_bytes: 0,
+        };
         partitions.iter().map(trim).collect::<Vec<_>>()
     })?;
     log.ledger().act(Action::Trim(trims)).await?;

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
 use super::*;
 use crate::objects::tests::{Fault, Faulty};
 
@@ -374,9 +376,19 @@ async fn verify_names_damage_in_merged_segments_and_index() {
     assert_eq!(fetcher.fetch("t", 0, 20, crate::fetch::FetchLimits::default()).await.unwrap().next, 30);
     world.counts.put(&path, whole.into()).await.unwrap();
     assert_eq!(world.verify().await.damage, []);
-    // A row that is not there.
+    // A row that counts more than those behind it.
     let chain = &world.log.ledger().chain;
     let rows = chain.next_rows(&mut RowPages::new(id, 0, 0)).await.unwrap().unwrap();
+    let pk = IndexRow::pk(chain.era, id, 0);
+    let mut wrong = rows[1].row.clone();
+    wrong.range.bytes_running += 1 << 40;
+    for (row, told) in [(&wrong, 1), (&rows[1].row, 0)] {
+        let item = row.item(rows[1].sk, 0);
+        assert!(chain.table.replace_if(&pk, &item, item.id).await.unwrap().value);
+        let report = world.verify().await;
+        assert_eq!((report.damage.len(), touched(&report).len()), (told, 0), "{:?}", report.damage);
+    }
+    // A row that is not there.
     assert!(chain.delete_row(&rows[1]).await.unwrap());
     let report = world.verify().await;
     assert_eq!((report.damage.len(), touched(&report)), (1, vec![(0, 10, 20)]), "{:?}", report.damage);
@@ -386,71 +398,85 @@ async fn verify_names_damage_in_merged_segments_and_index() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_by_size_keeps_at_least_so_much() {
     let world = World::new(&[("retention.bytes", "1000000")]).await;
-    let upkeep = world.upkeep();
-    let place = (world.log.admin().describe_topic("t").await.unwrap().id, 0);
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
     for _ in 0..4 {
         world.flush(0).await;
         world.merge().await;
     }
-    let before = world.counts.counts();
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    assert_eq!(world.counts.counts(), before, "the files together are smaller");
+    // As Parquet's own reader finds them.
+    let mut sizes = Vec::new();
+    for row in world.rows(id, 0).await {
+        let file = world.counts.get(&Path::from(row.object.name("t").to_string())).await.unwrap();
+        let file = SerializedFileReader::new(file.bytes().await.unwrap()).unwrap();
+        sizes.push(
+            file.metadata().row_groups().iter().map(|group| group.compressed_size() as u64).sum::<u64>(),
+        );
+    }
+    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
+    // Whoever looks for the first time finds the same, and asks for the rows that go and one that stays.
+    let overdue = async || {
+        let upkeep = world.upkeep();
+        let before = (world.counts.counts(), world.log.ledger().chain().slot());
+        let overdue = upkeep.overdue().await.unwrap();
+        assert_eq!(
+            (world.counts.counts(), world.log.ledger().chain().slot()),
+            before,
+            "no object, no commit"
+        );
+        overdue
+    };
+    assert_eq!(overdue().await, Overdue::default());
     let limit = async |bytes: u64| {
         let config = [("retention.bytes".to_owned(), Some(bytes.to_string()))];
         world.log.admin().alter_topic("t", None, &config).await.unwrap();
     };
-    limit(1).await;
     let to = |overdue: Overdue| overdue.trims.iter().map(|trim| trim.to).collect::<Vec<_>>();
-    assert_eq!(to(upkeep.overdue().await.unwrap()), [30]);
-    let sizes: Vec<u64> = upkeep.memory().sizes[&place].exact.values().copied().collect();
-    assert!(sizes.len() == 4 && sizes.iter().all(|bytes| *bytes > 200), "{sizes:?}");
+    limit(0).await;
+    assert_eq!(to(overdue().await), [40]);
+    limit(1).await;
+    assert_eq!(to(overdue().await), [30]);
     // What is not merged does not count.
     world.flush(0).await;
     let rest: u64 = sizes[1..].iter().sum();
     limit(rest + 1).await;
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(overdue().await, Overdue::default());
     limit(rest).await;
-    let trims = upkeep.overdue().await.unwrap().trims;
+    let trims = overdue().await.trims;
     assert_eq!(trims.iter().map(|t| (t.partition, t.from, t.to)).collect::<Vec<_>>(), [(0, 0, 10)]);
     assert_eq!(trims[0].why, Why::Size { bytes_max: rest });
-    upkeep.trim(&trims).await.unwrap();
-    let before = world.counts.counts();
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    assert_eq!(world.counts.counts(), before, "sizes are known");
+    world.upkeep().trim(&trims).await.unwrap();
+    let known = |view: &View| {
+        let partition = view.partition(id, 0).unwrap();
+        (partition.bytes_running, partition.oldest_bytes)
+    };
+    let (all_bytes, oldest_bytes) = world.log.ledger().chain().view(known).unwrap();
+    assert_eq!((all_bytes, oldest_bytes), (sizes.iter().sum(), sizes[0] + sizes[1]));
+    assert_eq!(overdue().await, Overdue::default());
     // Rewritten, they are one, and stay.
     world.upkeep().rewrite(true, |_| {}).await.unwrap();
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
+    assert_eq!(overdue().await, Overdue::default());
     assert_eq!((world.start(0).await, all(&world, 0).await.len()), (10, 40));
-}
-
-/// What a rewrite made is as large as it is, not as the first of those that it replaced.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_rewritten_is_measured_anew() {
-    // Of 30 KiB of records in the second hour, and ten in the first.
-    let world = World::new(&[("compression.type", "none"), ("retention.bytes", "25000")]).await;
-    let upkeep = world.upkeep();
-    for hours in [1, 0, 0] {
-        world.flush(0).await;
-        world.merge().await;
-        world.clock.pass(hours * HOUR);
-    }
-    assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    world.flush(0).await;
+    // Where nothing that is merged is left, nothing counts.
+    world.log.admin().delete_records("t", Some(&[0]), Position::Offset(40)).await.unwrap();
+    assert_eq!(world.log.ledger().chain().view(known).unwrap(), (all_bytes, all_bytes));
+    limit(1).await;
+    assert_eq!(overdue().await, Overdue::default());
     world.merge().await;
-    world.upkeep().rewrite(true, |_| {}).await.unwrap();
-    let trims = upkeep.overdue().await.unwrap().trims;
-    assert_eq!(trims.iter().map(|trim| (trim.from, trim.to)).collect::<Vec<_>>(), [(0, 10)]);
+    assert_eq!(overdue().await, Overdue::default(), "what stays is larger");
+    limit(0).await;
+    assert_eq!(to(overdue().await), [50]);
 }
 
-/// Who has measured before finds what somebody finds who measures for the first time, and asks for little.
+/// Any partitions that share files and row groups, rewritten or not: each keeps what it would keep if its sizes were added up from its
+/// rows, and whoever has looked before finds what somebody finds who looks for the first time.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_since_is_measured_as_all_would_be() {
-    let world = World::new(&[("compression.type", "none"), ("retention.bytes", "45000")]).await;
+async fn what_goes_by_size_is_what_adding_up_all_rows_says() {
+    const KEPT: u64 = 45_000;
+    let world = World::new(&[("compression.type", "none"), ("retention.bytes", &KEPT.to_string())]).await;
+    let id = world.log.admin().describe_topic("t").await.unwrap().id;
     let upkeep = world.upkeep();
     let mut trimmed = 0;
     for round in 0..16 {
-        // Both partitions share each file.
         world.flush(0).await;
         world.flush(1).await;
         world.merge().await;
@@ -460,12 +486,19 @@ async fn what_came_since_is_measured_as_all_would_be() {
         }
         let overdue = upkeep.overdue().await.unwrap();
         assert_eq!(overdue, world.upkeep().overdue().await.unwrap(), "round {round}");
+        for partition in 0..2 {
+            let start = world.start(partition).await;
+            let mut rows = world.rows(id, partition).await;
+            rows.retain(|row| row.range.end > start);
+            let all = rows.last().map_or(0, |row| row.range.bytes_running);
+            let goes = rows.iter().take_while(|row| all - row.range.bytes_running >= KEPT).last();
+            let found = overdue.trims.iter().find(|trim| trim.partition == partition);
+            assert_eq!(found.map(|trim| trim.to), goes.map(|row| row.range.end), "round {round}");
+        }
         trimmed += overdue.trims.len();
         upkeep.trim(&overdue.trims).await.unwrap();
     }
     assert!(trimmed >= 4, "{trimmed}");
     assert!(world.start(0).await >= 80);
-    let before = world.counts.counts();
     assert_eq!(upkeep.overdue().await.unwrap(), Overdue::default());
-    assert_eq!(world.counts.counts(), before, "nothing came");
 }

@@ -47,6 +47,13 @@ impl Oracle {
         }
     }
 
+    /// Retention by size is about to leave records that take at most so many bytes.
+    pub fn kept(&mut self, who: &str, place: &Place, bytes_at_most: u64, limit: i64) {
+        if limit < 0 || bytes_at_most < limit as u64 {
+            self.violation(format!("{who} leaves {bytes_at_most} bytes of {place:?}, which keeps {limit}"));
+        }
+    }
+
     /// The trim is committed.
     pub fn trimmed(&mut self, place: &Place, to: Offset) {
         let start = self.starts.entry(place.clone()).or_default();
