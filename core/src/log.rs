@@ -1,6 +1,7 @@
 //! The front door: open a log, make producers, consumers and an admin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::append::{AckHook, Acked, Producer, ProducerSettings};
 use crate::env::{SharedEnv, SystemEnv, random_u128};
@@ -232,7 +233,8 @@ impl ProducerBuilder {
         let upkeep = keeps.then(|| Upkeep::new(self.ledger.clone(), UpkeepSettings::default()));
         let producer = Producer::start(self.ledger, self.settings, self.on_ack)?;
         if let Some(upkeep) = upkeep {
-            tokio::spawn(upkeep.keep(producer.life()));
+            let run_max = Duration::from_millis(limits::KEEP_RUN_MS);
+            tokio::spawn(upkeep.within(run_max).keep(producer.life()));
         }
         Ok(producer)
     }

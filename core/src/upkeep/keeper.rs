@@ -8,11 +8,10 @@ use crate::ledger::lead;
 use crate::limits;
 
 impl Upkeep {
-    /// Runs again and again while `lives` says so, as long as this process is the first of those that lead. Ends where it has
-    /// not the right to: then upkeep is somebody else's.
+    /// Runs again and again while `lives` says so, as long as this process is the first of those that lead; at once where a run was
+    /// long enough and has more to do. Ends where it has not the right to: then upkeep is somebody else's.
     pub(crate) async fn keep(self, lives: impl Fn() -> bool) {
         let (chain, mut goes_on) = (self.ledger.chain.clone(), false);
-        let upkeep = self.within(Duration::from_millis(limits::KEEP_RUN_MS));
         loop {
             // Not all at once.
             if !std::mem::take(&mut goes_on) {
@@ -26,7 +25,7 @@ impl Upkeep {
             if !is_keeper {
                 continue;
             }
-            match upkeep.run(|_| {}).await {
+            match self.run(|_| {}).await {
                 Ok(run) => goes_on = run.more,
                 Err(error @ Error::CannotOpen { .. }) => {
                     tracing::info!(%error, "this process leaves upkeep to others");

@@ -553,6 +553,22 @@ async fn whoever_leads_keeps_the_log() {
     assert_eq!(world.merged().await.len(), 1);
 }
 
+/// Where a run was long enough the next one follows without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_has_more_to_do_does_not_pause() {
+    let world = World::new(&[]).await;
+    let producer = world.log.producer().lead(true).upkeep(false).build().unwrap();
+    producer.send("t", Record::value("x")).await.unwrap();
+    let six_looks = async |run_max: Duration| {
+        let (looks, began) = (AtomicI64::new(0), tokio::time::Instant::now());
+        world.upkeep().within(run_max).keep(|| looks.fetch_add(1, Ordering::SeqCst) < 5).await;
+        began.elapsed()
+    };
+    let pause = Duration::from_millis(limits::KEEP_EVERY_MS);
+    let (hurried, idle) = (six_looks(Duration::ZERO).await, six_looks(Duration::from_secs(3_600)).await);
+    assert!(hurried < 2 * pause && 3 * pause <= idle, "{hurried:?}, {idle:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_in_its_time_and_the_next_goes_on() {
     let world = World::new(&[("merge.max.age.ms", "1000"), ("retention.ms", "28800000")]).await;
