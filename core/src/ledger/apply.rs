@@ -261,9 +261,15 @@ impl View {
     }
 
     fn apply_trim(&mut self, trim: &TrimTo) -> Result<()> {
+        let time_ms = self.time_ms;
         let Some(partition) = self.partition_mut(trim.topic, trim.partition) else {
             return self.wrong(format!("trims unknown {}/{}", trim.topic, trim.partition));
         };
+        let (bytes, known) = (trim.oldest_bytes, partition.bytes_running);
+        if trim.oldest_ms > time_ms || bytes > known {
+            let why = format!("leaves records of {}, up to {bytes} of {known} bytes", trim.oldest_ms);
+            return self.wrong(why);
+        }
         // I-TRIM: monotone, and never past the end.
         if trim.log_start <= partition.log_start || trim.log_start > partition.next {
             let why = format!("trims {} to {}, end {}", partition.log_start, trim.log_start, partition.next);

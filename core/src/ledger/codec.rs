@@ -216,10 +216,15 @@ fn read_payload(kind: u8, from: &mut Reader<'_>) -> Result<Action> {
         12 => {
             let (topic, generation) = (TopicId(from.u128()?), from.uint()?);
             let (objects, mut ranges) = read_l1(from)?;
+            let is_told = from.left() > 0;
             let replaced = match from.left() {
                 0 => Vec::new(),
                 _ => from.list(20, |from| Ok((read_object_ref(from)?, from.small()?)))?,
             };
+            // One form: what is empty and last is absent.
+            if is_told && replaced.is_empty() && from.left() == 0 {
+                return Err(from.error("says that it replaces nothing"));
+            }
             read_bytes_running(from, &mut ranges)?;
             Action::Rewrite(Rewrite { topic, generation, objects, ranges, replaced })
         }

@@ -372,6 +372,26 @@ fn times_and_bytes_of_oldest_records_stand_only_where_there_are_some() {
     }
 }
 
+/// One commit has one form: a list that is empty is absent, unless another one follows it.
+#[test]
+fn an_empty_list_at_the_end_of_a_rewrite_is_refused() {
+    let rewrite =
+        Rewrite { topic: TopicId(1), generation: 2, objects: vec![], ranges: vec![], replaced: vec![] };
+    let actions = vec![Action::Rewrite(rewrite)];
+    let commit = Commit { prev: 1, time_ms: 9, checkpoint: None, actions };
+    let good = codec::encode(&commit, 2, 3).unwrap();
+    assert_eq!(codec::decode(&good, 2, 3).unwrap(), commit);
+    let mut bytes = good[..good.len() - 8].to_vec();
+    // The payload is 16 + 1 + 1 + 1 bytes long, and its length stands before it.
+    let length = bytes.len() - 20;
+    assert_eq!(std::mem::replace(&mut bytes[length], 20), 19);
+    bytes.push(0);
+    let sum = codec::checksum(2, 3, &bytes);
+    bytes.extend_from_slice(&sum.to_be_bytes());
+    let error = codec::decode(&bytes.into(), 2, 3).unwrap_err();
+    assert!(error.to_string().contains("that it replaces nothing"), "{error}");
+}
+
 #[test]
 fn keys_that_do_not_rise_are_refused() {
     let mut first = view();

@@ -257,6 +257,21 @@ fn flipped_and_truncated_bytes_are_damage_never_a_panic() {
     }
 }
 
+/// `decide` never lets these through: whoever finds them must not go on, since no checkpoint could say what they say.
+#[test]
+fn what_a_trim_says_of_the_oldest_records_must_be_possible() {
+    let (view, _) = chain(every_action()[..5].to_vec());
+    let trim = TrimTo { topic: T, partition: 0, log_start: 2, oldest_ms: 0, oldest_bytes: 0 };
+    for (oldest_ms, oldest_bytes, is_possible) in
+        [(view.time_ms, 0, true), (view.time_ms + 1, 0, false), (0, 1, false)]
+    {
+        let actions = vec![Action::Trim(vec![TrimTo { oldest_ms, oldest_bytes, ..trim }])];
+        let commit = Commit { prev: view.id, time_ms: view.time_ms, checkpoint: None, actions };
+        let applied = view.clone().apply(view.slot + 1, 1, &commit);
+        assert_eq!(applied.is_ok(), is_possible, "{applied:?}");
+    }
+}
+
 #[test]
 fn what_is_newer_stops_with_newer() {
     let commit = Commit { prev: 0, time_ms: 1, checkpoint: None, actions: vec![Action::Level(1)] };
