@@ -555,6 +555,7 @@ async fn whoever_leads_keeps_the_log() {
 
 /// Where a run was long enough the next one follows without a pause.
 #[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods, reason = "virtual time: tokio's clock, paused")]
 async fn a_keeper_that_has_more_to_do_does_not_pause() {
     let world = World::new(&[]).await;
     let producer = world.log.producer().lead(true).upkeep(false).build().unwrap();
