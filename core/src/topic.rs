@@ -6,7 +6,8 @@ use crate::segment::Compression;
 
 /// How long records are kept, ms; −1: for ever. Acted on by trim.
 pub const RETENTION_MS: &str = "retention.ms";
-/// How many bytes of a partition are kept at least, in merged segments; −1: all. Acted on by trim.
+/// How many bytes of a partition are kept at least, counted as its records were merged first: what a rewrite saves later is not taken
+/// off, and what is not merged yet is not counted. −1: all. Acted on by trim.
 pub const RETENTION_BYTES: &str = "retention.bytes";
 /// Codec of the topic's segments: `none`, `lz4`, `snappy` or `zstd`.
 pub const COMPRESSION_TYPE: &str = "compression.type";
