@@ -7,6 +7,7 @@ use tidelog_budgets::virtual_time::Draws;
 use tidelog_budgets::world::{Process, S3, S3_TAIL, World};
 use tidelog_core::counting::{ObjectCounts, TableCounts};
 use tidelog_core::limits::KEEP_EVERY_MS;
+use tidelog_core::metrics::Metric;
 use tidelog_core::upkeep::UpkeepSettings;
 use tidelog_core::{Record, prices};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -131,11 +132,13 @@ async fn trickle(topics: usize) {
     };
     let last_hour = async {
         sleep_until(end - Duration::from_secs(HOUR_S)).await;
-        let before = (writer.counts(), keeper.counts());
+        let stripped = || keeper.totals.of(Metric::SlotsStripped).sum;
+        let before = (writer.counts(), keeper.counts(), stripped());
         sleep_until(end).await;
-        (since(&writer, before.0), since(&keeper, before.1))
+        (since(&writer, before.0), since(&keeper, before.1), stripped() - before.2)
     };
-    let ((), (), (of_ingest, of_upkeep)) = tokio::join!(keep(&keeper, begin, end), ingest, last_hour);
+    let ((), (), (of_ingest, of_upkeep, stripped)) =
+        tokio::join!(keep(&keeper, begin, end), ingest, last_hour);
     println!("{topics} topics, an hour:");
     for (what, (objects, table)) in [("ingest", of_ingest), ("upkeep", of_upkeep)] {
         println!(
@@ -153,7 +156,10 @@ async fn trickle(topics: usize) {
     let puts = of_upkeep.0.puts as f64 / merges;
     at_most("  PUTs of upkeep, by topic and ten minutes", puts, 1.4);
     assert!(puts >= 1.0, "each topic is merged");
-    at_most("  write units, the same", of_upkeep.1.write_units as f64 / merges, 3.0);
+    // A row for each, written again by the rewrite, and commits. Ingest's are stripped by whoever is first, a thousand at once: an hour
+    // has one time more or less of that.
+    let units = of_upkeep.1.write_units - stripped;
+    at_most("  write units, the same, without strips", units as f64 / merges, 3.0);
 }
 
 fn since(process: &Process, before: (ObjectCounts, TableCounts)) -> (ObjectCounts, TableCounts) {
