@@ -160,6 +160,13 @@ async fn trickle(topics: usize) {
     // has one time more or less of that.
     let units = of_upkeep.1.write_units - stripped;
     at_most("  write units, the same, without strips", units as f64 / merges, 3.0);
+    let of_both = [&writer, &keeper].map(|process| process.totals.of(Metric::SlotsStripped).sum);
+    let commits = keeper.log.ledger().chain().view(|view| view.slot).unwrap();
+    at_most(
+        "  strips by both processes, by commit",
+        of_both.iter().sum::<u64>() as f64 / commits as f64,
+        1.0,
+    );
 }
 
 fn since(process: &Process, before: (ObjectCounts, TableCounts)) -> (ObjectCounts, TableCounts) {
